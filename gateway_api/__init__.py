@@ -1,0 +1,1 @@
+"""The front door: HTTP in, Postgres and Redis out. It never calls a provider."""

@@ -1,0 +1,46 @@
+"""The aiohttp application: state, routes, middleware, background tasks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from gateway_api.middleware import guard
+from gateway_api.routes import ROUTES
+from gateway_api.state import STATE, State
+from gateway_api.submit import Submitter
+from gateway_api.waiters import Waiters
+from shared import queue
+from shared.config import Config
+from shared.db import engine as db
+from shared.errors import ConfigError
+from shared.queue import Queue
+from shared.settings import Settings
+
+
+def create(settings: Settings, config: Config) -> web.Application:
+    """Return the front door. Raises ConfigError where a setting that it needs is missing."""
+    if settings.database_url is None or settings.redis_url is None:
+        raise ConfigError("SLUICE_DATABASE_URL and SLUICE_REDIS_URL must be set (`sluice up` brings its own servers)")
+    if settings.admin_key is None or not settings.admin_key.get_secret_value():
+        raise ConfigError("SLUICE_ADMIN_KEY must be set; make one with `openssl rand -hex 32`")
+    engine = db.create(settings.database_url, pool_size=settings.database_pool, name="sluice-api")
+    redis = queue.connect(settings.redis_url)
+    line = Queue(redis)
+    waiters = Waiters(line)
+    app = web.Application(
+        middlewares=[guard(settings.admin_key.get_secret_value())], client_max_size=settings.max_body_bytes
+    )
+    app[STATE] = State(settings, config, engine, line, Submitter(engine, line), waiters)
+    app.add_routes(ROUTES)
+
+    async def background(_: web.Application) -> AsyncIterator[None]:
+        listening = asyncio.create_task(waiters.listen())
+        yield
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await redis.aclose(close_connection_pool=True)
+        await engine.dispose()
+
+    app.cleanup_ctx.append(background)
+    return app

@@ -1,0 +1,218 @@
+"""Jobs over HTTP: submit, look at, wait for, cancel, run again."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+
+from gateway_api import reading
+from gateway_api.answers import as_json, page
+from gateway_api.state import STATE, TENANT, State
+from shared import ids, public
+from shared.commit import commit
+from shared.db import engine as db
+from shared.db import jobs
+from shared.db.jobs import JobFilter, JobRow, NewJob
+from shared.db.transitions import ended_queued
+from shared.errors import ApiError, Unavailable
+from shared.lifecycle import TERMINAL, Status
+from shared.queue import CANCEL, Entry, RedisAway
+from shared.routing import Target
+
+POLL_HINT_SECONDS = 1
+CANCEL_PATIENCE = 2.0
+LOOK_SECONDS = 10.0
+MOST_RESTARTED = 10_000
+
+
+async def create(request: web.Request) -> web.Response:
+    """`POST /v1/jobs`."""
+    state, tenant = request.app[STATE], request[TENANT]
+    raw = await reading.body_bytes(request)
+    key, seconds = reading.idempotency_key(request, raw), reading.wait_seconds(request)
+    new = reading.new_job(reading.json_object(raw), state.config, tenant=tenant)
+    if isinstance(new, list):
+        raise reading.refusal(new)
+    accepted = await state.submitter.submit(new, key)
+    headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
+    row: JobRow | NewJob | None = new
+    if seconds:
+        row = await _ended(state, tenant, accepted.id, seconds)
+    elif accepted.replayed:
+        async with db.transaction(state.engine) as connection:
+            row = await jobs.get(connection, tenant, accepted.id)
+    if row is None:
+        raise ApiError(410, "The job of this Idempotency-Key is no longer kept.", code="job_not_found")
+    return _answer(row, headers)
+
+
+async def retrieve(request: web.Request) -> web.Response:
+    """`GET /v1/jobs/{id}`, with `?wait=N` held until the job ends."""
+    state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
+    seconds = reading.wait_seconds(request)
+    row = await _ended(state, tenant, id_, seconds)
+    if row is None:
+        raise reading.not_found("job", request.match_info["id"])
+    if seconds:
+        return _answer(row, {})
+    return as_json(public.job(row, row.result))
+
+
+async def attempts(request: web.Request) -> web.Response:
+    """`GET /v1/jobs/{id}/attempts`: the ended ones, and the one under way."""
+    state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
+    async with db.transaction(state.engine) as connection:
+        row = await jobs.get(connection, tenant, id_)
+        ended = await jobs.attempts_of(connection, tenant, id_)
+    if row is None:
+        raise reading.not_found("job", request.match_info["id"])
+    shown = [public.attempt(attempt) for attempt in ended]
+    if row.status == Status.IN_PROGRESS:
+        shown.append(public.running_attempt(row))
+    return as_json({"object": "list", "data": shown, "has_more": False})
+
+
+async def list_(request: web.Request) -> web.Response:
+    """`GET /v1/jobs`: newest first, without prompts and results."""
+    state, tenant = request.app[STATE], request[TENANT]
+    limit, after = reading.limit(request), request.query.get("after")
+    async with db.transaction(state.engine) as connection:
+        rows = await jobs.page(
+            connection,
+            tenant,
+            _filter(dict(request.query)),
+            after=None if after is None else reading.id_of("job", after, param="after"),
+            limit=limit + 1,
+        )
+    return page([public.job(row) for row in rows], limit=limit)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """`POST /v1/jobs/{id}/cancel`: stops a job wherever it is; one that has ended is answered as it is."""
+    state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
+    row = None
+    while row is None or row.status == Status.QUEUED:  # claimed or re-queued between our read and our write: look again
+        async with db.transaction(state.engine) as connection:
+            row = await jobs.ask_cancel(connection, tenant, id_)
+        if row is None:
+            raise reading.not_found("job", request.match_info["id"])
+        if row.status == Status.QUEUED:
+            await commit(state.engine, state.queue, [ended_queued(row, "cancelled")])
+    if row.status == Status.IN_PROGRESS:
+        with suppress(*RedisAway):  # its worker finds the mark when it renews its lease
+            await state.queue.announce(CANCEL, [id_])
+        row = await _ended(state, tenant, id_, CANCEL_PATIENCE) or row
+    return as_json(public.job(row, row.result))
+
+
+async def retry(request: web.Request) -> web.Response:
+    """`POST /v1/jobs/{id}/retry`: runs a failed or expired job again."""
+    state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
+    restarted = await _restart(state, tenant, [id_])
+    async with db.transaction(state.engine) as connection:
+        row = await jobs.get(connection, tenant, id_)
+    if row is None:
+        raise reading.not_found("job", request.match_info["id"])
+    if not restarted:
+        raise ApiError(409, f"Only a failed or expired job can run again; this one is {row.status}.", code="not_failed")
+    return _answer(row, {})
+
+
+async def retry_many(request: web.Request) -> web.Response:
+    """`POST /v1/jobs/retry` with a filter (`status`, `model`, `batch_id`, `metadata.k`, `created_after/before`)."""
+    state, tenant = request.app[STATE], request[TENANT]
+    asked = reading.json_object(await reading.body_bytes(request))
+    wanted = _filter(asked)
+    async with db.transaction(state.engine) as connection:
+        found = await jobs.restartable(connection, tenant, wanted, limit=MOST_RESTARTED)
+    restarted = 0
+    for start in range(0, len(found), 500):
+        restarted += len(await _restart(state, tenant, list(found[start : start + 500])))
+    return as_json({"object": "job.retry", "retried": restarted, "has_more": len(found) == MOST_RESTARTED}, status=202)
+
+
+def _answer(row: JobRow | NewJob, headers: dict[str, str]) -> web.Response:
+    if row.status in TERMINAL:
+        return as_json(public.job(row, getattr(row, "result", None)), headers=headers)
+    headers |= {"Location": f"/v1/jobs/{ids.show('job', row.id)}", "Retry-After": str(POLL_HINT_SECONDS)}
+    return as_json(public.job(row), status=202, headers=headers)
+
+
+async def _ended(state: State, tenant: str, id_: UUID, seconds: float) -> JobRow | None:
+    """Return a job, once it has ended or `seconds` have passed; None where there is none."""
+
+    async def read() -> JobRow | None:
+        async with db.transaction(state.engine) as connection:
+            return await jobs.get(connection, tenant, id_)
+
+    event = state.waiters.register(id_)
+    try:
+        row = await read()
+        if not seconds or row is None or row.status in TERMINAL:
+            return row
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while row is not None and row.status not in TERMINAL and loop.time() < deadline:
+            with suppress(TimeoutError):  # an announcement may be lost: now and then we look for ourselves
+                async with asyncio.timeout_at(min(deadline, loop.time() + LOOK_SECONDS)):
+                    await event.wait()
+            event.clear()
+            row = await read()
+        return row
+    finally:
+        state.waiters.forget(id_, event)
+
+
+async def _restart(state: State, tenant: str, wanted: list[UUID]) -> list[UUID]:
+    rows = await db.run(state.engine, lambda connection: jobs.restart(connection, tenant, wanted))
+    try:
+        await state.queue.enqueue(
+            Entry(row.id, Target(row.provider, row.upstream_model), row.priority, row.run_at) for row in rows
+        )
+    except RedisAway as error:
+        raise Unavailable("the jobs will run again as soon as the queue is available") from error
+    return [row.id for row in rows]
+
+
+_FILTERS: dict[str, Callable[[str], Any]] = {
+    "status": str,
+    "model": str,
+    "batch_id": lambda text: reading.id_of("batch", text, param="batch_id"),
+    "created_after": lambda text: _moment_id(text, "created_after"),
+    "created_before": lambda text: _moment_id(text, "created_before"),
+}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_METADATA = re.compile(r"metadata\.(.{1,64})", re.DOTALL)
+
+
+def _filter(asked: dict[str, Any]) -> JobFilter:
+    """Return the filter that a query or a JSON object describes. Raises ApiError 400 for what is no filter."""
+    found: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    for name, value in asked.items():
+        if name in ("after", "limit"):
+            continue
+        if not isinstance(value, str) or "\0" in value or "\0" in name:
+            raise ApiError(400, f"{name} must be a string without NUL characters.", param=name)
+        if name in _FILTERS:
+            found[name] = _FILTERS[name](value)
+        elif match := _METADATA.fullmatch(name):
+            metadata[match[1]] = value
+        else:
+            raise ApiError(400, f"There is no filter {name[:100]!r}.", param=name[:100])
+    if "status" in found and found["status"] not in set(Status):
+        raise ApiError(400, f"status must be one of {', '.join(Status)}.", param="status")
+    return JobFilter(**found, metadata=metadata or None)
+
+
+def _moment_id(text: str, param: str) -> UUID:
+    try:
+        moment = datetime.fromisoformat(text)
+        return ids.lowest_id_at((moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // timedelta(milliseconds=1))
+    except (ValueError, OverflowError):
+        raise ApiError(400, f"{param} must be a date and time in RFC 3339.", param=param) from None

@@ -1,0 +1,28 @@
+"""What every handler of the front door may reach, made once in main."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway_api.submit import Submitter
+from gateway_api.waiters import Waiters
+from shared.config import Config
+from shared.db.engine import Engine
+from shared.queue import Queue
+from shared.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The front door's connections and settings."""
+
+    settings: Settings
+    config: Config
+    engine: Engine
+    queue: Queue
+    submitter: Submitter
+    waiters: Waiters
+
+
+STATE = web.AppKey("state", State)
+TENANT = web.RequestKey("tenant", str)

@@ -1,0 +1,248 @@
+"""The HTTP client of the command line and the examples: one session, deadlines, retries that repeat no effect.
+
+Not here: what the answers mean (`submission`, `jobs`, `batches`) and how they are shown (`output`, `progress`).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+
+from shared.errors import SluiceError
+from shared.retry import backoff, retry_after
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=120)
+PASSING = frozenset({429, 502, 503, 504})
+TWIN_IN_FLIGHT = 409
+RESULTS_AT_ONCE = 1000
+BYTES_AT_ONCE = 8 * 2**20
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+SHORTEST_POLL, LONGEST_POLL = 0.1, 2.0
+
+
+class CliError(SluiceError):
+    """What a person at the command line is told, without a traceback; the exit code is 1."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the gateway is, and the key to it."""
+
+    url: str
+    key: str | None = field(repr=False)
+
+
+def find_address(environ: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> Address:
+    """Return the gateway to talk to: the one given, else the environment's, else what `sluice up` runs here.
+
+    The key is `SLUICE_API_KEY`, else `SLUICE_ADMIN_KEY`, else the file `admin_key` in the data directory.
+    """
+    found = url or environ.get("SLUICE_URL") or f"http://127.0.0.1:{environ.get('SLUICE_PORT') or 8080}"
+    if not found.startswith(("http://", "https://")):
+        raise CliError(f"the gateway's address must start with http:// or https://, not {found!r}")
+    secret = key or environ.get("SLUICE_API_KEY") or environ.get("SLUICE_ADMIN_KEY")
+    if not secret:
+        try:
+            secret = (Path(environ.get("SLUICE_DATA_DIR") or ".sluice") / "admin_key").read_text().strip()
+        except OSError:
+            secret = None
+    return Address(found.rstrip("/").removesuffix("/v1"), secret or None)
+
+
+class _RefusalError(Exception):
+    """An answer that is an error; `again` says whether the same call may fare better later."""
+
+    def __init__(self, error: CliError, *, again: bool, wait: float = 0.0) -> None:
+        self.error = error
+        self.again = again
+        self.wait = wait
+
+
+class Client:
+    """A session with one gateway: `async with Client(address) as client`.
+
+    `patience` is for how many seconds a call that may be repeated is tried again. A gateway that never answered is
+    not waited for: it is most likely not running.
+    """
+
+    def __init__(self, address: Address, *, patience: float = 30.0) -> None:
+        self.address = address
+        self._patience = patience
+        self._random = random.Random()
+        self._reached = False
+
+    async def __aenter__(self) -> Self:
+        headers = {"authorization": f"Bearer {self.address.key}"} if self.address.key else {}
+        self._session = aiohttp.ClientSession(headers=headers, timeout=TIMEOUT)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def get(self, path: str, **query: str | int | None) -> Json:
+        """Return the JSON at a path; a query's None is left out. Raises CliError."""
+        return await self._retried(lambda: self._json("GET", path, query=_query(query)), repeatable=True)
+
+    async def post(
+        self, path: str, body: object = None, *, idempotency_key: str | None = None, repeatable: bool = False
+    ) -> Json:
+        """Post JSON and return the answer; tried again only with a key or where it is `repeatable`. Raises CliError."""
+        data = b"" if body is None else body if isinstance(body, bytes) else orjson.dumps(body)
+        headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
+        return await self._retried(
+            lambda: self._json("POST", path, data=data, headers=headers), repeatable=repeatable or bool(idempotency_key)
+        )
+
+    async def results(self, batch_id: str, *, after: str | None = None) -> list[Json]:
+        """Return the next lines of a batch's results behind the cursor `after`; none when no more have ended yet.
+
+        A page ends after 1,000 lines or about 8 MB, whichever comes first, so memory is bounded. Raises CliError.
+        """
+        path = f"/v1/batches/{quote(batch_id, safe='')}/results"
+        query = _query({"after": after, "limit": RESULTS_AT_ONCE})
+        return await self._retried(lambda: self._lines(path, query), repeatable=True)
+
+    async def follow(self, batch_id: str, *, after: str | None = None) -> AsyncIterator[tuple[Json, list[Json]]]:
+        """Yield a batch and result lines behind the cursor `after`, until it has ended and there are no more.
+
+        The lines are empty when nothing is new. A job that was run again has a second line. Raises CliError.
+        """
+        pause = SHORTEST_POLL
+        while True:
+            batch = await self.get(f"/v1/batches/{quote(batch_id, safe='')}")
+            idle = True
+            while lines := await self.results(batch_id, after=after):
+                after = lines[-1]["cursor"]
+                idle = False
+                yield batch, lines
+            if idle:
+                yield batch, []
+            if batch["status"] in ENDED:  # as it was before the lines were read, so none can be missing
+                return
+            pause = min(pause * 1.5, LONGEST_POLL) if idle else SHORTEST_POLL
+            await asyncio.sleep(pause)
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        data: bytes = b"",
+        headers: dict[str, str] | None = None,
+    ) -> Json:
+        sent = {**(headers or {}), **({"content-type": "application/json"} if data else {})}
+        async with self._session.request(
+            method, self.address.url + path, params=query, data=data or None, headers=sent
+        ) as response:
+            await _check(response)
+            answer = _parsed(await response.read())
+        if not isinstance(answer, dict):
+            raise CliError(f"{self.address.url} does not answer as a Sluice gateway does")
+        return answer
+
+    async def _lines(self, path: str, query: dict[str, str]) -> list[Json]:
+        lines: list[Json] = []
+        pending: list[bytes] = []
+        read = 0
+        async with self._session.get(self.address.url + path, params=query) as response:
+            await _check(response)
+            async for piece in response.content.iter_any():
+                read += len(piece)
+                if b"\n" not in piece:
+                    pending.append(piece)
+                    continue
+                *whole, tail = b"".join([*pending, piece]).split(b"\n")
+                pending = [tail]
+                lines += [_line(text) for text in whole if text]
+                if lines and read > BYTES_AT_ONCE:
+                    return lines
+        rest = b"".join(pending)
+        return [*lines, _line(rest)] if rest else lines
+
+    async def _retried(self, once: Callable[[], Awaitable[T]], *, repeatable: bool) -> T:
+        deadline = time.monotonic() + self._patience
+        failures = 0
+        while True:
+            wait = 0.0
+            try:
+                answer = await once()
+            except _RefusalError as refusal:
+                self._reached = True
+                error, again, wait = refusal.error, refusal.again, refusal.wait
+            except (aiohttp.ClientError, TimeoutError) as lost:
+                error, again = self._unreachable(lost), self._reached
+            else:
+                self._reached = True
+                return answer
+            failures += 1
+            pause = backoff(failures, self._random, at_least=wait)
+            if not (again and repeatable) or time.monotonic() + pause > deadline:
+                raise error
+            await asyncio.sleep(pause)
+
+    def _unreachable(self, lost: BaseException) -> CliError:
+        reason = str(lost) or type(lost).__name__
+        if isinstance(lost, aiohttp.ClientConnectorError) and not self._reached:
+            return CliError(
+                f"no gateway answers at {self.address.url} ({reason}). Start one with `sluice up`, "
+                "or name another with --url or SLUICE_URL"
+            )
+        return CliError(f"the connection to {self.address.url} failed: {reason}")
+
+
+def _query(values: Mapping[str, str | int | None]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _line(text: bytes) -> Json:
+    line = _parsed(text)
+    if not isinstance(line, dict) or not isinstance(line.get("cursor"), str):
+        raise CliError("the gateway sent a result line that is not one")
+    return line
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Raise `_RefusalError` where the answer is an error, in the words of its envelope."""
+    if response.status < 400:
+        return
+    answer = _parsed(await response.read())
+    envelope = answer.get("error") if isinstance(answer, dict) else None
+    detail = envelope if isinstance(envelope, dict) else {}
+    message = str(detail.get("message") or f"{response.status} {response.reason}")
+    if response.status == 401:
+        message += " (set SLUICE_API_KEY, or SLUICE_ADMIN_KEY)"
+    elif request_id := response.headers.get("x-request-id"):
+        message += f" (request {request_id})"
+    exhausted = detail.get("code") == "insufficient_quota"
+    twin = response.status == TWIN_IN_FLIGHT and "retry-after" in response.headers
+    wait = retry_after({name.lower(): value for name, value in response.headers.items()})
+    raise _RefusalError(
+        CliError(message, status=response.status),
+        again=(response.status in PASSING or twin) and not exhausted,
+        wait=wait or 0.0,
+    )

@@ -1,0 +1,168 @@
+"""What a submitted file holds: its lines read as batch requests, every fault with its line number, cut into calls.
+
+The same bytes and options always give the same chunks, so a chunk's Idempotency-Key names its content and a repeated
+run repeats nothing. Not here: sending (`submission`).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from shared.errors import Fault
+from shared.schemas import JobRequest, body_faults, faults_of, null_characters
+
+Json = dict[str, Any]
+
+CHUNK_LINES = 10_000
+CHUNK_BYTES = 16 * 2**20
+LARGEST_LINE = 60 * 2**20
+MOST_FAULTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the command line adds to lines that do not say it themselves."""
+
+    model: str | None = None
+    priority: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The lines of one call: where they begin in the file, the first one's number, how many."""
+
+    offset: int
+    first: int
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a file is: a digest of its content and defaults, its chunks, and the faults that keep it from being sent."""
+
+    digest: str
+    chunks: tuple[Chunk, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def lines(self) -> int:
+        """Requests in the file."""
+        return sum(chunk.lines for chunk in self.chunks)
+
+
+def survey(path: Path, defaults: Defaults) -> Survey:
+    """Read a file once, line by line, without sending anything. Faults beyond the first hundred are only counted."""
+    digest = hashlib.sha256(orjson.dumps([1, defaults.model, defaults.priority]))
+    chunks: list[Chunk] = []
+    faults: list[str] = []
+    faulty = 0
+    ids: dict[str, int] = {}
+    size = 0
+    for number, offset, raw in _numbered(path):
+        digest.update(b"%d %b\n" % (number, raw.strip()))
+        line = request(raw, number, defaults)
+        found = _faults(line, raw, number, ids)
+        faulty += bool(found)
+        if len(faults) < MOST_FAULTS:
+            faults += [f"line {number}: {fault}" for fault in found]
+        last = chunks[-1] if chunks else None
+        if last is None or last.lines >= CHUNK_LINES or size + len(raw) > CHUNK_BYTES:
+            chunks.append(Chunk(offset, number, 1))
+            size = len(raw)
+        else:
+            chunks[-1] = Chunk(last.offset, last.first, last.lines + 1)
+            size += len(raw)
+    if faulty and len(faults) >= MOST_FAULTS:
+        faults.append(f"{faulty:,} faulty lines in all")
+    if not chunks:
+        faults.append("there is no request in it")
+    return Survey(digest.hexdigest(), tuple(chunks), tuple(faults))
+
+
+def chunk_body(path: Path, chunk: Chunk, defaults: Defaults) -> bytes:
+    """Return the body of the `POST /v1/batches` call that sends a chunk of a file without faults."""
+    requests = []
+    for number, _, raw in _numbered(path, chunk.offset, chunk.first):
+        requests.append(request(raw, number, defaults))
+        if len(requests) == chunk.lines:
+            break
+    return orjson.dumps({"requests": requests})
+
+
+def request(raw: bytes, number: int, defaults: Defaults) -> Json | str:
+    """Return a line as a batch request, or what keeps it from being one.
+
+    Three forms are read: OpenAI's batch line (`custom_id`, `url`, `body` and a job's options); a bare body, known by
+    its `messages` or `input`; and `{"prompt": "…"}`, a single user message. A bare form may carry a `custom_id`.
+    """
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return f"is not JSON: {error}"
+    if not isinstance(line, dict):
+        return "is not a JSON object"
+    if "body" not in line:
+        bare = _bare(line)
+        if isinstance(bare, str):
+            return bare
+        line = bare
+    body = line["body"]
+    if defaults.model and isinstance(body, dict) and "model" not in body:
+        line = {**line, "body": {"model": defaults.model, **body}}
+    if defaults.priority:
+        line = {"priority": defaults.priority, **line}
+    return {**line, "custom_id": line.get("custom_id") or f"line-{number}"}
+
+
+def _bare(line: Json) -> Json | str:
+    body = {name: value for name, value in line.items() if name != "custom_id"}
+    named = {"custom_id": line["custom_id"]} if "custom_id" in line else {}
+    if "messages" in body:
+        return {**named, "body": body}
+    if "input" in body:
+        return {**named, "url": "/v1/embeddings", "body": body}
+    if "prompt" not in body:
+        return "has none of `body`, `messages`, `input` and `prompt`"
+    prompt = body.pop("prompt")
+    if not isinstance(prompt, str):
+        return "`prompt` must be a string"
+    return {**named, "body": {**body, "messages": [{"role": "user", "content": prompt}]}}
+
+
+def _faults(line: Json | str, raw: bytes, number: int, ids: dict[str, int]) -> list[str]:
+    if isinstance(line, str):
+        return [line]
+    faults = [*_schema_faults(line), *null_characters(line)]
+    found = [f"{fault.param}: {fault.message}" for fault in faults]
+    if not isinstance(line["body"], dict) or "model" not in line["body"]:
+        found = [text for text in found if not text.startswith("body.model:")]
+        found.append("no model: name one in the line's body, or for all lines with --model")
+    if len(raw) > LARGEST_LINE:
+        found.append(f"is larger than {LARGEST_LINE // 2**20} MB")
+    name = line["custom_id"]
+    if isinstance(name, str) and ids.setdefault(name, number) != number:
+        found.append(f"custom_id {name!r} is already that of line {ids[name]}")
+    return found
+
+
+def _schema_faults(line: Json) -> list[Fault]:
+    try:
+        job = JobRequest.model_validate(line)
+    except ValidationError as error:
+        return faults_of(error)
+    return body_faults(job.url, job.body)
+
+
+def _numbered(path: Path, offset: int = 0, first: int = 1) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (line number, offset, bytes) of the lines that are not blank, from an offset that begins line `first`."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        for number, raw in enumerate(file, first):
+            if raw.strip():
+                yield number, offset, raw
+            offset += len(raw)

@@ -1,0 +1,112 @@
+"""What a submission remembers beside its results file, so that an interrupted run goes on where it was.
+
+The order of writing is the whole of it: result lines are flushed to disk first, and only then does the state move its
+cursors and the number of bytes that count. A run that begins cuts the results file back to that number, so a line
+that was torn, or written just before the state was, is fetched again and appears once.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from shared.cli.client import CliError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A batch that was submitted, one chunk of the file; `cursor` is that of its last result that is written."""
+
+    batch_id: str
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A submission's standing: its batches in the file's order, and how many bytes of the results file count."""
+
+    digest: str
+    parts: tuple[Part, ...] = ()
+    size: int = 0
+
+    def submitted(self, batch_id: str) -> "State":
+        """Return the state after one more chunk was accepted."""
+        return replace(self, parts=(*self.parts, Part(batch_id)))
+
+    def wrote(self, index: int, *, cursor: str, size: int) -> "State":
+        """Return the state after results of part `index` up to `cursor` were flushed and the file has `size` bytes."""
+        moved = Part(self.parts[index].batch_id, cursor)
+        return replace(self, parts=(*self.parts[:index], moved, *self.parts[index + 1 :]), size=size)
+
+    def rewound(self) -> "State":
+        """Return the state with the same batches and no result written."""
+        return State(self.digest, tuple(Part(part.batch_id) for part in self.parts))
+
+
+def state_path(out: Path) -> Path:
+    """Return where the state of a results file is kept."""
+    return out.with_name(out.name + ".state.json")
+
+
+def load(path: Path) -> State | None:
+    """Return the saved state, None where there is none. Raises CliError where it cannot be read."""
+    try:
+        saved = orjson.loads(path.read_bytes())
+        return State(**{**saved, "parts": tuple(Part(**part) for part in saved["parts"])})
+    except FileNotFoundError:
+        return None
+    except (orjson.JSONDecodeError, KeyError, TypeError, OSError) as error:
+        raise CliError(f"{path} cannot be read as a submission's state ({error}): delete it to begin anew") from error
+
+
+def save(path: Path, state: State) -> None:
+    """Replace the saved state in one step, on disk."""
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("wb") as file:
+        file.write(orjson.dumps(state, option=orjson.OPT_INDENT_2))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+@contextlib.contextmanager
+def opened(out: Path, digest: str) -> Iterator[tuple[BinaryIO, State]]:
+    """Open a results file for appending; yields it with the state to go on from, a new one where there was none.
+
+    What the state does not count is cut off; a file that lost bytes which counted is fetched anew from its beginning.
+    Raises CliError where the file is of another submission, or another run writes it at this moment.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CliError(f"another run is writing {out}") from error
+        state = load(state_path(out))
+        if state is None:
+            if file.tell():
+                raise CliError(f"{out} already exists: name another file with --out, or delete it")
+            state = State(digest)
+        elif state.digest != digest:
+            raise CliError(
+                f"{out} holds the results of other lines or options: name another file with --out, "
+                f"or delete it and {state_path(out)}"
+            )
+        if file.tell() < state.size:
+            state = state.rewound()
+        file.truncate(state.size)
+        yield file, state
+
+
+def append(file: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
+    """Append result lines without their cursors, flush them to disk, and return the file's size."""
+    for line in lines:
+        file.write(orjson.dumps({name: value for name, value in line.items() if name != "cursor"}) + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+    return file.tell()

@@ -1,0 +1,260 @@
+"""The configuration file: providers, the models callers name, webhooks.
+
+What is wrong is said all at once, with file, line and fix. What comes from the environment alone is in `settings`.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import fields, is_dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails
+
+from shared import pricing, providers, routing
+from shared.document import LARGEST, At, Document
+from shared.errors import ConfigError
+from shared.webhook_url import Network
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a duration such as 120s, 2m or 120")
+    if not isinstance(value, str):
+        return value
+    if not (match := _DURATION.fullmatch(value.strip())):
+        raise ValueError("must be a duration such as 120s, 2m or 120")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # pydantic takes true for 1
+        raise ValueError("must be a number")
+    return value
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and value.isprintable()
+    except ValueError:
+        good = False
+    if not good or " " in value:
+        raise ValueError("must be an http or https URL")
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or fragment, since paths are appended to it")
+    return value.rstrip("/")
+
+
+def _known_kind(value: str) -> str:
+    if value not in providers.kinds():
+        raise ValueError("is not a kind of provider" + _suggestion(value, providers.kinds()))
+    return value
+
+
+def _target(value: str, info: ValidationInfo) -> str:
+    try:
+        provider = routing.parse(value).provider
+    except ValueError:
+        raise ValueError("must be provider/model") from None
+    configured = info.context["providers"] if info.context else None
+    if configured is not None and provider not in configured:
+        raise ValueError("names a provider that is not configured" + _suggestion(provider, configured))
+    return value
+
+
+def _one(targets: tuple[str, ...]) -> tuple[str, ...]:
+    if len(targets) != 1:
+        raise ValueError("must hold one target: a model's jobs are not spread over several")
+    return targets
+
+
+def _network(value: object) -> Network:
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        wide = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8") from None
+    try:
+        return ip_network(value)
+    except ValueError:
+        raise ValueError(f"has bits set behind its prefix; did you mean {wide}?") from None
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Key(_Closed):
+    """A provider's credential; calls are spread over a provider's keys by weight."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    value: SecretStr
+    weight: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1_000_000)] = 1.0
+
+
+class UpstreamModel(_Closed):
+    """A provider's own model. Without a price here, the vendor's list price counts."""
+
+    price: pricing.Price | None = None
+
+
+def _with_values(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+    return tuple(key for key in keys if key.value.get_secret_value())
+
+
+class Provider(_Closed):
+    """A vendor: one worker pool. `timeout` is in seconds; without `models`, it takes any model's name.
+
+    A key whose value is empty is left out.
+    """
+
+    kind: Annotated[str, AfterValidator(_known_kind)]
+    base_url: Annotated[str, AfterValidator(_http_url)] | None = None
+    keys: Annotated[tuple[Key, ...], AfterValidator(_with_values)] = ()
+    timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)] = 120.0
+    models: dict[str, UpstreamModel] = {}
+
+
+class Model(_Closed):
+    """A name that callers use, and the target that serves it."""
+
+    targets: Annotated[tuple[Annotated[str, AfterValidator(_target)], ...], AfterValidator(_one)]
+
+
+class Webhooks(_Closed):
+    """Where webhooks may go besides https on the public internet."""
+
+    allow_http: bool = False
+    allow_private_networks: tuple[Annotated[Network, PlainValidator(_network)], ...] = ()
+
+
+class _File(_Closed):
+    """What the file may hold."""
+
+    providers: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Provider], Field(min_length=1)
+    ]
+    models: dict[Annotated[str, Field(min_length=1, max_length=256)], Model] = {}
+    webhooks: Webhooks = Webhooks()
+
+
+class Config(_File):
+    """A whole configuration. `source` says in words where it came from."""
+
+    source: str
+
+
+def load(path: Path, env: Mapping[str, str]) -> Config:
+    """Read the configuration at `path`, or find one from `env` where there is no such file.
+
+    `${VAR}` and `${VAR:-default}` expand from `env`; `$${` is a literal `${`. Raises ConfigError with every fault,
+    a line each: `sluice.yaml:12: providers.openai.timeout: must be greater than 0`. No value is ever in its message.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        return _with_simulator(_found(env), env)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    document = Document(env)
+    value = document.read(raw)
+    if value is not None:
+        named = value.get("providers")
+        try:
+            read = _File.model_validate(value, context={"providers": named if isinstance(named, dict) else None})
+            if not document.faults:
+                config = Config(**{name: getattr(read, name) for name in _File.model_fields}, source=str(path))
+                return _with_simulator(config, env)
+        except ValidationError as error:
+            for found in error.errors(include_url=False, include_input=False):
+                at = tuple(part for part in found["loc"] if part != "[key]")
+                document.fault(at, _in_words(found, at), of_value=True)
+    # None: a message from pydantic may hold a value, and a chained exception is printed with its cause.
+    raise ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(set(document.faults)))) from None
+
+
+def _found(env: Mapping[str, str]) -> Config:
+    if key := env.get("OPENAI_API_KEY"):
+        openai = Provider(kind="openai", keys=(Key(name="OPENAI_API_KEY", value=SecretStr(key)),))
+        return Config(providers={"openai": openai}, source="environment: OPENAI_API_KEY")
+    return Config(
+        providers={"simulated": Provider(kind="simulated")},
+        source="simulated: no configuration file and no provider key in the environment",
+    )
+
+
+def _with_simulator(config: Config, env: Mapping[str, str]) -> Config:
+    """Return the configuration with the address of the simulated provider that `sluice up` runs."""
+    url = env.get("SLUICE_SIMULATED_URL")
+    known = {
+        name: one.model_copy(update={"base_url": url}) if url and one.kind == "simulated" and not one.base_url else one
+        for name, one in config.providers.items()
+    }
+    return config.model_copy(update={"providers": known})
+
+
+_SHAPES: dict[At, type[Any]] = {
+    (): _File,
+    ("providers", "*"): Provider,
+    ("providers", "*", "keys", "*"): Key,
+    ("providers", "*", "models", "*"): UpstreamModel,
+    ("providers", "*", "models", "*", "price"): pricing.Price,
+    ("models", "*"): Model,
+    ("webhooks",): Webhooks,
+}
+_WORDS = {
+    "missing": "is required",
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "dataclass_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "decimal_type": "must be a number",
+    "decimal_parsing": "must be a number",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must be lower-case letters, digits, `-` and `_`, at most 63, the first no `-` or `_`",
+}
+
+
+def _in_words(found: ErrorDetails, at: At) -> str:
+    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return "is not a key here" + _suggestion(str(at[-1]), _keys_at(at[:-1]))
+    plain = re.sub(r"^\w+ should", "must", found["msg"].removeprefix("Value error, "))
+    return _WORDS.get(found["type"], plain)
+
+
+def _keys_at(at: At) -> list[str]:
+    for pattern, shape in _SHAPES.items():
+        if len(pattern) == len(at) and all(part in ("*", found) for part, found in zip(pattern, at, strict=True)):
+            return [field.name for field in fields(shape)] if is_dataclass(shape) else list(shape.model_fields)
+    return []
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; there are: {', '.join(known)}" if known else ""

@@ -1,0 +1,30 @@
+"""What maintenance looks for: queued rows (to be in Redis), passed deadlines."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from shared.db.engine import Connection
+
+_QUEUED = text("""
+SELECT id, provider, upstream_model, priority, run_at FROM jobs
+WHERE status = 'queued' AND id > :after ORDER BY id LIMIT :limit
+""")
+_OVERDUE = text("""
+SELECT id, tenant_id, batch_id, provider, upstream_model, attempt FROM jobs
+WHERE deadline < now() AND finished_at IS NULL AND status = 'queued' ORDER BY deadline LIMIT :limit
+""")
+
+START = UUID(int=0)
+
+
+async def queued(connection: Connection, *, after: UUID, limit: int) -> Sequence[Row[Any]]:
+    """Return up to `limit` queued jobs of all tenants, oldest first, from behind the job `after`."""
+    return (await connection.execute(_QUEUED, {"after": after, "limit": limit})).all()
+
+
+async def overdue(connection: Connection, *, limit: int) -> Sequence[Row[Any]]:
+    """Return queued jobs whose deadline has passed. One in progress is stopped by the worker that holds it."""
+    return (await connection.execute(_OVERDUE, {"limit": limit})).all()

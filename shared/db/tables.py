@@ -1,0 +1,100 @@
+"""The tables as SQLAlchemy Core sees them, for queries whose shape depends on the caller.
+
+The migrations are what makes them; a test holds the two against each other.
+"""
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+metadata = MetaData()
+
+_moment = DateTime(timezone=True)
+
+
+def _tokens() -> list[Column[int]]:
+    return [Column(f"{kind}_tokens", BigInteger) for kind in ("input", "cached", "output", "reasoning")]
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("batch_id", UUID),
+    Column("batch_sequence", BigInteger),
+    Column("custom_id", Text),
+    Column("url", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("upstream_model", Text, nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("charged", Integer, nullable=False, server_default=text("0")),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("run_at", _moment, nullable=False),
+    Column("deadline", _moment),
+    Column("started_at", _moment),
+    Column("claimed_at", _moment),
+    Column("finished_at", _moment),
+    Column("cancel_asked_at", _moment),
+    Column("lease_id", UUID),
+    Column("error", JSONB),
+    Column("deployment", Text),
+    *_tokens(),
+    Column("cost_nanos", BigInteger),
+    Column("metadata", JSONB, nullable=False),
+    Column("webhook", JSONB),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("job_id", UUID, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", UUID, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("deployment", Text),
+    Column("key_name", Text),
+    Column("status", Text, nullable=False),
+    Column("charged", Boolean, nullable=False),
+    Column("started_at", _moment, nullable=False),
+    Column("ended_at", _moment, nullable=False),
+    Column("error", JSONB),
+    Column("upstream_request_id", Text),
+    *_tokens(),
+    Column("estimated", Boolean, nullable=False, server_default=text("false")),
+    Column("cost_nanos", BigInteger),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("completion_window", Text),
+    *(
+        Column(name, Integer, nullable=False, server_default=None if name == "total" else text("0"))
+        for name in ("total", "completed", "failed", "cancelled", "expired")
+    ),
+    Column("sequence", BigInteger, nullable=False, server_default=text("0")),
+    *(
+        Column(f"{kind}_tokens", BigInteger, nullable=False, server_default=text("0"))
+        for kind in ("input", "cached", "output", "reasoning")
+    ),
+    Column("cost_nanos", BigInteger, nullable=False, server_default=text("0")),
+    Column("unpriced", Integer, nullable=False, server_default=text("0")),
+    Column("metadata", JSONB, nullable=False),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("cancelling_at", _moment),
+    Column("finished_at", _moment),
+)

@@ -1,0 +1,126 @@
+"""What can go wrong, in two trees: a provider's answer (`ProviderError`) and our own answer to a caller (`ApiError`).
+
+`HANDLING` is the one table that says what follows from each kind of provider error.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class ErrorKind(StrEnum):
+    """Every way a call to a provider can end badly; the value is the metric label and the `error.code` of a job."""
+
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    INVALID_RESPONSE = "invalid_response"
+    INVALID_REQUEST = "invalid_request"
+    CONTEXT_TOO_LONG = "context_too_long"
+    CONTENT_FILTERED = "content_filtered"
+    INVALID_KEY = "invalid_key"
+    MODEL_NOT_FOUND = "model_not_found"
+    RESPONSE_TOO_LARGE = "response_too_large"
+    LEASE_LOST = "lease_lost"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What follows from an error kind.
+
+    `retry`: the same target may do better later. `charge`: it counts against the job's attempts. `rest`: the lane takes
+    no further job until the provider's Retry-After has passed. `type`: the `error.type` a caller sees.
+    """
+
+    retry: bool
+    charge: bool
+    rest: bool
+    type: Literal["invalid_request_error", "rate_limit_error", "provider_error", "timeout_error", "internal_error"]
+
+
+HANDLING: dict[ErrorKind, Handling] = {
+    ErrorKind.RATE_LIMITED: Handling(retry=True, charge=False, rest=True, type="rate_limit_error"),
+    ErrorKind.OVERLOADED: Handling(retry=True, charge=True, rest=True, type="provider_error"),
+    ErrorKind.QUOTA_EXHAUSTED: Handling(retry=False, charge=True, rest=False, type="rate_limit_error"),
+    ErrorKind.SERVER_ERROR: Handling(retry=True, charge=True, rest=False, type="provider_error"),
+    ErrorKind.TIMEOUT: Handling(retry=True, charge=True, rest=False, type="timeout_error"),
+    ErrorKind.CONNECTION: Handling(retry=True, charge=True, rest=False, type="provider_error"),
+    ErrorKind.INVALID_RESPONSE: Handling(retry=True, charge=True, rest=False, type="provider_error"),
+    ErrorKind.INVALID_REQUEST: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
+    ErrorKind.CONTEXT_TOO_LONG: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
+    ErrorKind.CONTENT_FILTERED: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
+    ErrorKind.INVALID_KEY: Handling(retry=False, charge=True, rest=False, type="provider_error"),
+    ErrorKind.MODEL_NOT_FOUND: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
+    ErrorKind.RESPONSE_TOO_LARGE: Handling(retry=False, charge=True, rest=False, type="provider_error"),
+    ErrorKind.LEASE_LOST: Handling(retry=True, charge=True, rest=False, type="internal_error"),
+    ErrorKind.INTERNAL: Handling(retry=True, charge=True, rest=False, type="internal_error"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderError:
+    """A provider's refusal or failure, in our words. `retry_after` is in seconds; `message` never holds a secret."""
+
+    kind: ErrorKind
+    message: str
+    retry_after: float | None = None
+    status: int | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request: where (`requests[3].body.model`), what, and the `error.code` it has alone."""
+
+    param: str
+    message: str
+    code: str = "invalid_request"
+
+
+class SluiceError(Exception):
+    """Everything Sluice raises on purpose.
+
+    SluiceError
+    ├── ApiError            an answer to a caller, rendered as OpenAI's envelope
+    │   └── Unavailable     Postgres or Redis is away: 503 with Retry-After
+    └── ConfigError         a configuration that cannot be used, naming file and line
+    """
+
+
+class ApiError(SluiceError):
+    """An answer to a caller: HTTP status and OpenAI's `{"error": {message, type, param, code}}`."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        faults: tuple[Fault, ...] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.type = type
+        self.code = code
+        self.param = param
+        self.faults = faults
+        self.retry_after = retry_after
+
+
+class Unavailable(ApiError):
+    """Postgres or Redis is away, or the front door holds as much as it may: try again shortly."""
+
+    def __init__(self, message: str, *, retry_after: int = 2) -> None:
+        super().__init__(503, message, type="server_error", code="unavailable", retry_after=retry_after)
+
+
+class ConfigError(SluiceError):
+    """A configuration that cannot be used; the message names the file, the line and the fix."""

@@ -1,0 +1,134 @@
+"""The states of a job, and the one pure decision after an attempt.
+
+             claim                     finish
+  queued ───────────▶ in_progress ───────────────▶ completed | failed
+    ▲                      │ │ └─ cancel asked ──▶ cancelled
+    │ release, retry(at)   │ └─── deadline ──────▶ expired
+    └──────────────────────┘
+  queued ── cancel ─▶ cancelled        queued ── deadline ─▶ expired
+  failed, expired ── retry asked ─▶ queued
+
+"Waiting to retry" is `queued` with a `run_at` in the future. The fence (`attempt`) grows with every claim; `charged`
+counts only the attempts that used up one of the job's tries: a release and a 429 do not, an error and a lost lease do.
+"""
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import assert_never
+
+from shared.errors import HANDLING, ErrorKind, ProviderError
+from shared.providers import Completion
+from shared.retry import backoff
+
+
+class Status(StrEnum):
+    """A job's stored and public status."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+MOST_UNCHARGED_BACKOFF = 5
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+
+
+class Stop(StrEnum):
+    """Why an attempt was ended by us and not by the provider."""
+
+    CANCEL_ASKED = "cancel_asked"
+    DEADLINE = "deadline"
+    SHUTDOWN = "shutdown"
+
+
+Outcome = Completion | ProviderError | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What the decision needs to know of a job: tries charged and allowed, its deadline, its attempt's number."""
+
+    charged: int
+    max_attempts: int
+    deadline: datetime | None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The job ends with this answer."""
+
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The job ends with this error; `retriable` says whether asking for a retry makes sense."""
+
+    error: ProviderError
+    retriable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The job goes back to its queue until `at`; `charge` says whether this attempt used up a try."""
+
+    at: datetime
+    error: ProviderError
+    charge: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The job goes back to its queue, first in line, as if it had not been claimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The job ends because its owner asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """The job ends because its deadline passed."""
+
+
+Verdict = Complete | Fail | Retry | Release | Cancel | Expire
+
+
+def after_attempt(job: JobState, outcome: Outcome, now: datetime, rng: random.Random) -> Verdict:
+    """Decide what becomes of a job whose attempt ended with `outcome`. Pure: same arguments, same verdict."""
+    match outcome:
+        case Completion():
+            return Complete(outcome)
+        case Stop.CANCEL_ASKED:
+            return Cancel()
+        case Stop.DEADLINE:
+            return Expire()
+        case Stop.SHUTDOWN:
+            return Release()
+        case ProviderError():
+            return _after_error(job, outcome, now, rng)
+        case _:
+            assert_never(outcome)
+
+
+def _after_error(job: JobState, error: ProviderError, now: datetime, rng: random.Random) -> Verdict:
+    handling = HANDLING[error.kind]
+    charged = job.charged + handling.charge
+    if not handling.retry or charged >= job.max_attempts:
+        return Fail(error, retriable=handling.retry)
+    # What costs no try may happen any number of times: it backs off by the attempts, though not as far.
+    failures = charged if handling.charge else min(job.attempt, MOST_UNCHARGED_BACKOFF)
+    at = now + timedelta(seconds=backoff(max(failures, 1), rng, at_least=error.retry_after or 0.0))
+    if job.deadline is not None and at >= job.deadline:
+        # Time ran out while the job was waiting its turn, not because its call went wrong.
+        waited = error.kind in (ErrorKind.RATE_LIMITED, ErrorKind.LEASE_LOST) or now >= job.deadline
+        return Expire() if waited else Fail(error, retriable=True)
+    return Retry(at, error, charge=handling.charge)

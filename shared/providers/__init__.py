@@ -1,0 +1,105 @@
+"""Provider adapters: one file per vendor, whose name is the `kind` in the configuration.
+
+An adapter is a module with three pure functions (`Adapter` below). It builds a request and reads an answer; who sends
+it, how long it may take and what a failure costs is decided elsewhere, so no file here does any I/O.
+"""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol, cast
+
+from shared.errors import ProviderError
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the caller asked for: `url` is the route (`/v1/chat/completions`), `body` the request as JSON values.
+
+    `attempt_id` (`job_…-3`) travels upstream as a client request id, for the vendor's support to find.
+    """
+
+    url: str
+    body: dict[str, Any]
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Where a call goes: a provider's base URL and the vendor's own name of the model."""
+
+    provider: str
+    kind: str
+    base_url: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request ready to be sent; `headers` hold the credential and are never logged."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """An answer that was read whole; header names are lower-case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, normalised: `input` includes `cached` and `cache_write`; `output` includes `reasoning`."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A good answer: `body` is JSON in OpenAI's shape, kept as bytes."""
+
+    body: bytes = field(repr=False)
+    usage: Usage
+    model: str
+    request_id: str | None = None
+
+
+class Adapter(Protocol):
+    """The three functions of a provider file."""
+
+    DEFAULT_BASE_URL: str
+
+    def request(self, call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
+        """Build the vendor's request."""
+
+    def completion(self, response: HttpResponse, call: Call) -> Completion | ProviderError:
+        """Read a 2xx answer; one that is broken, empty or an error in disguise is a `ProviderError`."""
+
+    def error(self, response: HttpResponse) -> ProviderError:
+        """Read any other answer."""
+
+
+@cache
+def kinds() -> list[str]:
+    """Return the names of the provider files, e.g. `["openai", "simulated"]`."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+@cache
+def adapter(kind: str) -> Adapter:
+    """Return the adapter of a kind. Raises KeyError for a kind that has no file."""
+    if kind not in kinds():
+        raise KeyError(kind)
+    return cast("Adapter", importlib.import_module(f"{__name__}.{kind}"))

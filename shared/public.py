@@ -1,0 +1,166 @@
+"""The public JSON of a job, an attempt and a batch: what the HTTP answers, the events and the result lines hold.
+
+Times are RFC 3339 UTC (a batch's are Unix seconds, as OpenAI's), money is a decimal string, an unknown price is null.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from shared import ids, pricing
+from shared.lifecycle import TERMINAL
+
+
+def moment(value: datetime | None) -> str | None:
+    """Return RFC 3339 in UTC, e.g. `2026-11-21T05:00:00.123456Z`."""
+    return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
+def money(nanos: int | None) -> str | None:
+    """Return nano-dollars as a decimal string of dollars."""
+    return None if nanos is None else pricing.usd(nanos)
+
+
+def usage(row: Any) -> dict[str, Any] | None:
+    """Return the tokens of a job or an attempt in OpenAI's shape, None where none are known."""
+    if row.input_tokens is None:
+        return None
+    return {
+        "prompt_tokens": row.input_tokens,
+        "completion_tokens": row.output_tokens or 0,
+        "total_tokens": row.input_tokens + (row.output_tokens or 0),
+        "prompt_tokens_details": {"cached_tokens": row.cached_tokens or 0},
+        "completion_tokens_details": {"reasoning_tokens": row.reasoning_tokens or 0},
+    }
+
+
+def job(row: Any, result: bytes | None = None) -> dict[str, Any]:
+    """Return the public job of a row of `jobs`; `result` is the stored answer, embedded as it is."""
+    ended = row.status in TERMINAL
+    return {
+        "id": ids.show("job", row.id),
+        "object": "job",
+        "custom_id": row.custom_id,
+        "url": row.url,
+        "model": row.model,
+        "status": row.status,
+        "priority": row.priority,
+        "created_at": moment(row.created_at),
+        "run_at": moment(row.run_at),
+        "deadline": moment(row.deadline),
+        "started_at": moment(row.started_at),
+        "finished_at": moment(row.finished_at),
+        "queue": None,
+        "attempts": row.attempt,
+        "result": orjson.Fragment(result) if result is not None and row.status == "completed" else None,
+        "error": row.error if ended else None,
+        "provider": row.provider,
+        "deployment": row.deployment,
+        "usage": usage(row),
+        "cost_usd": money(row.cost_nanos),
+        "cache": "miss",
+        "batch_id": None if row.batch_id is None else ids.show("batch", row.batch_id),
+        "metadata": row.metadata,
+    }
+
+
+def attempt(row: Any) -> dict[str, Any]:
+    """Return the public attempt of a row of `attempts`."""
+    return {
+        "object": "job.attempt",
+        "number": row.number,
+        "provider": row.provider,
+        "deployment": row.deployment,
+        "key": row.key_name,
+        "status": row.status,
+        "started_at": moment(row.started_at),
+        "ended_at": moment(row.ended_at),
+        "charged": row.charged,
+        "error": row.error,
+        "request_id": row.upstream_request_id,
+        "usage": usage(row),
+        "usage_estimated": row.estimated,
+        "cost_usd": money(row.cost_nanos),
+    }
+
+
+def running_attempt(row: Any) -> dict[str, Any]:
+    """Return the public attempt that a job in progress is at."""
+    return {
+        "object": "job.attempt",
+        "number": row.attempt,
+        "provider": row.provider,
+        "deployment": None,
+        "key": None,
+        "status": "in_progress",
+        "started_at": moment(row.claimed_at),
+        "ended_at": None,
+        "charged": None,
+        "error": None,
+        "request_id": None,
+        "usage": None,
+        "usage_estimated": False,
+        "cost_usd": None,
+    }
+
+
+def batch(row: Any) -> dict[str, Any]:
+    """Return the public batch of a row of `batches`, in OpenAI's shape with Sluice's counts and cost."""
+
+    def seconds(value: datetime | None) -> int | None:
+        return None if value is None else int(value.timestamp())
+
+    return {
+        "id": ids.show("batch", row.id),
+        "object": "batch",
+        "endpoint": row.endpoint,
+        "errors": None,
+        "completion_window": row.completion_window,
+        "status": row.status,
+        "created_at": seconds(row.created_at),
+        "in_progress_at": seconds(row.created_at),
+        "completed_at": seconds(row.finished_at) if row.status == "completed" else None,
+        "cancelling_at": seconds(row.cancelling_at),
+        "cancelled_at": seconds(row.finished_at) if row.status == "cancelled" else None,
+        "request_counts": {
+            "total": row.total,
+            "completed": row.completed,
+            "failed": row.failed,
+            "cancelled": row.cancelled,
+            "expired": row.expired,
+        },
+        "usage": {
+            "input_tokens": row.input_tokens,
+            "input_tokens_details": {"cached_tokens": row.cached_tokens},
+            "output_tokens": row.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": row.reasoning_tokens},
+            "total_tokens": row.input_tokens + row.output_tokens,
+        },
+        "cost_usd": None if row.unpriced else money(row.cost_nanos),
+        "metadata": row.metadata,
+    }
+
+
+_ENDED_WITHOUT_ANSWER = {
+    "cancelled": ("cancelled", "The job was cancelled."),
+    "expired": ("batch_expired", "The job's deadline passed before it was completed."),
+}
+
+
+def result_line(row: Any) -> dict[str, Any]:
+    """Return an ended job of a batch as a line of OpenAI's batch output, with its cost and the cursor behind it."""
+    response, error = None, None
+    if row.status == "completed":
+        response = {"status_code": 200, "request_id": ids.show("job", row.id), "body": orjson.Fragment(row.result)}
+    else:
+        code, message = _ENDED_WITHOUT_ANSWER.get(row.status) or (row.error["code"], row.error["message"])
+        error = {"code": code, "message": message}
+    return {
+        "id": f"batch_req_{row.id.hex}",
+        "custom_id": row.custom_id,
+        "response": response,
+        "error": error,
+        "cost_usd": money(row.cost_nanos),
+        "cursor": str(row.batch_sequence),
+    }

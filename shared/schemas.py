@@ -1,0 +1,164 @@
+"""What callers send: the shapes of a job and a batch, checked by pydantic, with every fault listed.
+
+Job options are closed (an unknown one is a fault); the `body` is open and passes to the provider untouched.
+"""
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from shared.errors import Fault
+
+Route = Literal["/v1/chat/completions", "/v1/embeddings"]
+DEFAULT_ROUTE: Route = "/v1/chat/completions"
+
+MOST_FAULTS = 100
+
+
+class Priority(StrEnum):
+    """How soon a job is taken beside others of its lane."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BULK = "bulk"
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is out of range") from error
+
+
+def _seconds_from_now(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return datetime.now(UTC) + timedelta(seconds=value)
+        except (OverflowError, ValueError) as error:
+            raise ValueError("is out of range") from error
+    return value
+
+
+def _to_come(moment: datetime) -> datetime:
+    if moment <= datetime.now(UTC):
+        raise ValueError("is in the past")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+MomentOrSeconds = Annotated[AwareDatetime, BeforeValidator(_seconds_from_now), AfterValidator(_utc)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Webhook(_Closed):
+    """Where a job's event goes; whether the event carries the whole result."""
+
+    url: Annotated[str, Field(max_length=2048)]
+    include_result: bool = False
+
+
+class JobRequest(_Closed):
+    """`POST /v1/jobs`, and one line of a batch."""
+
+    custom_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    method: Literal["POST"] = "POST"
+    url: Route = DEFAULT_ROUTE
+    body: dict[str, Any]
+    priority: Priority = Priority.STANDARD
+    run_at: Moment | None = None
+    deadline: Annotated[MomentOrSeconds, AfterValidator(_to_come)] | None = None
+    webhook: Webhook | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _times(self) -> Self:
+        if self.deadline is not None and self.run_at is not None and self.run_at >= self.deadline:
+            raise ValueError("run_at is not before deadline")
+        return self
+
+
+class BatchRequest(_Closed):
+    """`POST /v1/batches` with its lines inline; each line is checked on its own, so that every fault has its index."""
+
+    requests: Annotated[list[Any], Field(min_length=1)]
+    endpoint: Route | None = None
+    completion_window: Annotated[str, Field(max_length=32)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
+    """Return what is wrong with a request body as far as every provider would agree; params start at `body`."""
+    faults = []
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        faults.append(Fault("body.model", "must be a non-empty string"))
+    elif len(model) > 256:
+        faults.append(Fault("body.model", "is longer than 256 characters"))
+    match url:
+        case "/v1/chat/completions":
+            messages = body.get("messages")
+            if not isinstance(messages, list) or not messages:
+                faults.append(Fault("body.messages", "must be a non-empty list"))
+            else:
+                faults += [
+                    Fault(f"body.messages[{index}]", "must be an object with a string `role`")
+                    for index, message in enumerate(messages)
+                    if not isinstance(message, dict) or not isinstance(message.get("role"), str)
+                ]
+            if body.get("stream"):
+                faults.append(Fault("body.stream", "streaming is not available for queued jobs"))
+        case "/v1/embeddings":
+            if not isinstance(body.get("input"), str | list) or not body["input"]:
+                faults.append(Fault("body.input", "must be a non-empty string or list"))
+    return faults
+
+
+def faults_of(error: ValidationError, *, prefix: str = "") -> list[Fault]:
+    """Return pydantic's findings as faults with JSON-path params under `prefix`."""
+    faults = []
+    for found in error.errors(include_url=False, include_context=False, include_input=False):
+        path = prefix
+        for part in found["loc"]:
+            if part == "[key]":
+                continue
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        faults.append(Fault(path, found["msg"].removeprefix("Value error, ")))
+    return faults
+
+
+def null_characters(value: object, path: str = "") -> list[Fault]:
+    """Return a fault for every string or key that holds U+0000, which Postgres text cannot."""
+    match value:
+        case str() if "\0" in value:
+            return [Fault(path, "contains a NUL character")]
+        case dict():
+            found = []
+            for key, item in value.items():
+                name = f"{path}.{key}" if path else str(key)
+                if "\0" in key:
+                    found.append(Fault(name.replace("\0", "\\u0000"), "the name contains a NUL character"))
+                else:
+                    found += null_characters(item, name)
+            return found
+        case list():
+            return [fault for index, item in enumerate(value) for fault in null_characters(item, f"{path}[{index}]")]
+        case _:
+            return []

@@ -1,0 +1,208 @@
+"""`sluice submit`, `jobs` and `batches` against a running gateway: real commands, their files and exit codes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.gateway import ADMIN_KEY, Gateway, line, until
+
+
+async def start(gateway: Gateway, directory: Path, *arguments: str, key: str = ADMIN_KEY) -> asyncio.subprocess.Process:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "shared.cli", *arguments,
+        cwd=directory,
+        env={
+            **env,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "SLUICE_URL": gateway.url,
+            "SLUICE_API_KEY": key,
+            "COLUMNS": "200",
+        },
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def sluice_command(
+    gateway: Gateway, directory: Path, *arguments: str, key: str = ADMIN_KEY
+) -> tuple[int | None, str, str]:
+    """Run a command to its end; return exit code, standard output, standard error."""
+    child = await start(gateway, directory, *arguments, key=key)
+    out, err = await asyncio.wait_for(child.communicate(), 60)
+    return child.returncode, out.decode(), err.decode()
+
+
+def write(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in lines))
+    return path
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(text) for text in path.read_bytes().splitlines()]
+
+
+async def test_a_file_is_submitted_and_its_results_are_written_and_a_second_run_repeats_nothing(
+    sluice: Gateway, tmp_path: Path
+) -> None:
+    bad = {"fail": [{"status": 400}]}
+    lines = [
+        {"prompt": "one"},
+        line(text="two", custom_id="second"),
+        {"custom_id": "third", **line(text="three", simulate=bad)["body"]},
+    ]
+    write(tmp_path / "in.jsonl", lines)
+
+    code, out, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--model", "simulated/small")
+
+    assert code == 2, (out, err)
+    written = {each["custom_id"]: each for each in results(tmp_path / "in.results.jsonl")}
+    assert set(written) == {"line-1", "second", "third"}
+    assert set(written["second"]) == {"id", "custom_id", "response", "error", "cost_usd"}
+    assert written["second"]["response"]["body"]["choices"][0]["message"]["content"]
+    assert written["third"]["response"] is None
+    assert written["third"]["error"]["code"]
+    assert "completed  2" in out
+    assert "failed     1" in out
+    before, calls = (tmp_path / "in.results.jsonl").read_bytes(), len(sluice.calls())
+
+    again, out, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--model", "simulated/small")
+
+    assert again == 2
+    assert "completed  2" in out
+    assert (tmp_path / "in.results.jsonl").read_bytes() == before
+    assert len(sluice.calls()) == calls
+
+
+async def test_a_run_that_was_killed_goes_on_where_it_was(sluice: Gateway, tmp_path: Path) -> None:
+    lines = [line(text=f"text {n}") for n in range(100)] + [line(text=f"later {n}", model="idle/x") for n in range(100)]
+    write(tmp_path / "in.jsonl", lines)
+    out = tmp_path / "in.results.jsonl"
+
+    async def lines_written() -> int:
+        return out.read_bytes().count(b"\n") if out.exists() else 0
+
+    killed = await start(sluice, tmp_path, "submit", "in.jsonl")
+    await until(lines_written)
+    killed.kill()
+    await killed.communicate()
+    with out.open("ab") as file:
+        file.write(b'{"custom_id": "torn')
+
+    interrupted = await start(sluice, tmp_path, "submit", "in.jsonl")
+    assert interrupted.stderr is not None
+    assert await asyncio.wait_for(interrupted.stderr.readline(), 30) == b"Resuming: 1 of 1 batches were submitted.\n"
+    await until(lines_written, lambda count: count == 100)
+    interrupted.send_signal(signal.SIGINT)
+    _, told = await asyncio.wait_for(interrupted.communicate(), 30)
+    assert interrupted.returncode == 130
+    assert b"same command" in told
+
+    await sluice.start("pool of idle", "idle")
+    code, shown, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")
+
+    assert code == 0, (shown, err)
+    assert Counter(each["custom_id"] for each in results(out)) == Counter(f"line-{n}" for n in range(1, 201))
+    assert len(sluice.calls()) == 200
+    _, listed, _ = await sluice.ask("GET", "/v1/batches")
+    assert len(listed["data"]) == 1
+
+
+async def test_a_run_survives_a_restart_of_the_gateway(sluice: Gateway, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", [line(), line(model="idle/x")])
+    out = tmp_path / "in.results.jsonl"
+
+    async def lines_written() -> int:
+        return out.read_bytes().count(b"\n") if out.exists() else 0
+
+    running = await start(sluice, tmp_path, "submit", "in.jsonl")
+    await until(lines_written)
+    await sluice.kill("api")
+    await sluice.start("pool of idle", "idle")
+    await until(lambda: asyncio.sleep(0, len(sluice.calls())), lambda calls: calls == 2)
+    await sluice.start("api")
+
+    _, err = await asyncio.wait_for(running.communicate(), 60)
+
+    assert running.returncode == 0, err
+    assert Counter(each["custom_id"] for each in results(out)) == Counter(["line-1", "line-2"])
+
+
+async def test_a_file_with_a_fault_is_not_sent(sluice: Gateway, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", [line(), {"question": "?"}])
+
+    code, _, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")
+
+    assert code == 1
+    assert "line 2: has none of" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "in.results.jsonl").exists()
+    _, listed, _ = await sluice.ask("GET", "/v1/batches")
+    assert listed["data"] == []
+
+
+async def test_submitting_without_waiting_and_collecting_later(sluice: Gateway, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", [line()] * 3)
+
+    code, out, _ = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--no-wait", "--out", "r.jsonl")
+
+    assert code == 0
+    batch = next(word for word in out.split() if word.startswith("batch_"))
+    code, out, _ = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--out", "r.jsonl")
+    assert code == 0
+    assert len(results(tmp_path / "r.jsonl")) == 3
+    code, out, _ = await sluice_command(sluice, tmp_path, "batches", "show", batch, "--json")
+    assert orjson.loads(out)["request_counts"]["completed"] == 3
+
+
+async def test_jobs_that_failed_run_again_and_their_new_results_follow(sluice: Gateway, tmp_path: Path) -> None:
+    once = {"fail": [{"status": 400}]}
+    write(tmp_path / "in.jsonl", [line(simulate={**once, "key": f"k{n}"}) for n in range(2)] + [line()])
+    code, _, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")
+    assert code == 2, err
+
+    code, out, err = await sluice_command(sluice, tmp_path, "jobs", "retry", "--failed", "--json")
+
+    assert (code, orjson.loads(out)["retried"]) == (0, 2), err
+    code, _, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")
+    assert code == 0, err
+    answered = Counter(each["custom_id"] for each in results(tmp_path / "in.results.jsonl") if each["error"] is None)
+    assert answered == Counter(["line-1", "line-2", "line-3"])
+
+
+async def test_jobs_and_batches_are_listed_shown_and_cancelled(sluice: Gateway, tmp_path: Path) -> None:
+    done = await sluice.submit(custom_id="mine", text="secret question")
+    await sluice.ended(done)
+    later = await sluice.submit(run_at="2100-01-01T00:00:00Z")
+
+    _, out, _ = await sluice_command(sluice, tmp_path, "jobs", "list")
+    assert done in out
+    assert later in out
+    assert "mine" in out
+    _, out, _ = await sluice_command(sluice, tmp_path, "jobs", "list", "--status", "queued", "--json")
+    assert [job["id"] for job in orjson.loads(out)["data"]] == [later]
+    _, out, _ = await sluice_command(sluice, tmp_path, "jobs", "show", done, "--result")
+    assert "completed" in out
+    assert '"choices"' in out
+    assert "secret question" not in out.split('"choices"')[0]
+    _, out, _ = await sluice_command(sluice, tmp_path, "jobs", "show", done, "--json")
+    assert orjson.loads(out)["attempts_made"][0]["status"] == "completed"
+    code, out, _ = await sluice_command(sluice, tmp_path, "jobs", "cancel", later)
+    assert (code, "cancelled" in out) == (0, True)
+    code, _, err = await sluice_command(sluice, tmp_path, "jobs", "retry", done)
+    assert (code, "only a failed or expired" in err.lower()) == (1, True)
+
+
+async def test_a_refusal_is_one_line_without_a_traceback(sluice: Gateway, tmp_path: Path) -> None:
+    code, out, err = await sluice_command(sluice, tmp_path, "jobs", "list", key="wrong")
+    assert (code, out) == (1, "")
+    assert err.startswith("sluice: ")
+    assert err.count("\n") == 1

@@ -1,0 +1,158 @@
+from decimal import Decimal
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from shared import config, routing
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+providers:
+  openai:
+    kind: openai
+    base_url: https://api.example.com/v1/
+    keys:
+      - {name: main, value: "${KEY}", weight: 2}
+      - {name: spare, value: "${SPARE:-}"}
+    timeout: 2m
+    models:
+      small: {price: {input: 0.25, output: "2.0"}}
+      big: {}
+models:
+  fast: {targets: [openai/small]}
+webhooks: {allow_http: true, allow_private_networks: [10.0.0.0/8, "fd00::/8"]}
+"""
+
+
+def load(tmp_path: Path, text: str, **env: str) -> config.Config:
+    path = tmp_path / "sluice.yaml"
+    path.write_text(text)
+    return config.load(path, env)
+
+
+def test_everything_is_read(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD, KEY="k-1")
+    openai = found.providers["openai"]
+    assert (openai.kind, openai.base_url, openai.timeout) == ("openai", "https://api.example.com/v1", 120.0)
+    assert [(key.name, key.value.get_secret_value(), key.weight) for key in openai.keys] == [("main", "k-1", 2.0)]
+    price = openai.models["small"].price
+    assert price is not None
+    assert (price.input, price.cached_input, price.output) == (Decimal("0.25"), None, Decimal("2.0"))
+    assert openai.models["big"].price is None
+    assert found.models["fast"].targets == ("openai/small",)
+    assert found.webhooks.allow_http
+    assert found.webhooks.allow_private_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    assert found.source == str(tmp_path / "sluice.yaml")
+
+
+def test_routing_reads_it(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD, KEY="k-1")
+    expected = routing.Target("openai", "small")
+    assert routing.resolve("fast", found.providers, found.models) == expected
+    assert routing.resolve("small", found.providers, found.models) == expected
+    assert routing.resolve("unheard-of", found.providers, found.models) is None
+
+
+def test_defaults(tmp_path: Path) -> None:
+    found = load(tmp_path, "providers: {one: {kind: simulated}}")
+    one = found.providers["one"]
+    assert (one.base_url, one.keys, one.timeout, one.models) == (None, (), 120.0, {})
+    assert found.models == {}
+    assert (found.webhooks.allow_http, found.webhooks.allow_private_networks) == (False, ())
+
+
+def test_the_example_is_good() -> None:
+    found = config.load(ROOT / "sluice.example.yaml", {"OPENAI_API_KEY": "k-1"})
+    openai = found.providers["openai"]
+    assert [(key.name, key.weight) for key in openai.keys] == [("main", 2.0)]
+    assert found.providers["rehearsal"].kind == "simulated"
+    assert set(found.models) == {"fast", "rehearsed"}
+
+
+def test_the_example_shows_every_setting() -> None:
+    text = (ROOT / "sluice.example.yaml").read_text()
+    shapes = [config.Provider, config.Key, config.UpstreamModel, config.Model, config.Webhooks]
+    names = {name for shape in shapes for name in shape.model_fields} | {"input", "cached_input", "output"}
+    assert {name for name in names if f"{name}:" not in text} == set()
+
+
+# ------------------------------------------------------------------ without a file
+
+
+def test_without_a_file_the_environment_is_asked(tmp_path: Path) -> None:
+    found = config.load(tmp_path / "none.yaml", {"OPENAI_API_KEY": "k-1"})
+    assert list(found.providers) == ["openai"]
+    assert found.providers["openai"].keys[0].value.get_secret_value() == "k-1"
+    assert found.source == "environment: OPENAI_API_KEY"
+    assert routing.resolve("gpt-x", found.providers, found.models) == routing.Target("openai", "gpt-x")
+
+
+@pytest.mark.parametrize("env", [{}, {"OPENAI_API_KEY": ""}])
+def test_with_nothing_at_all_the_simulator_serves_and_says_so(tmp_path: Path, env: dict[str, str]) -> None:
+    found = config.load(tmp_path / "none.yaml", env)
+    assert {name: one.kind for name, one in found.providers.items()} == {"simulated": "simulated"}
+    assert found.source == "simulated: no configuration file and no provider key in the environment"
+    assert routing.resolve("any", found.providers, found.models) == routing.Target("simulated", "any")
+
+
+def test_the_simulators_address_comes_from_who_runs_it(tmp_path: Path) -> None:
+    text = "providers: {a: {kind: simulated}, b: {kind: simulated, base_url: 'http://b/v1'}, c: {kind: openai}}"
+    found = load(tmp_path, text, SLUICE_SIMULATED_URL="http://s/v1")
+    assert {name: one.base_url for name, one in found.providers.items()} == {
+        "a": "http://s/v1",
+        "b": "http://b/v1",
+        "c": None,
+    }
+
+
+# ------------------------------------------------------------------ variables
+
+
+@pytest.mark.parametrize(
+    ("written", "env", "expected"),
+    [
+        ("${A}", {"A": "x"}, "x"),
+        ("a${A}b${B:-y}c", {"A": "x"}, "axbyc"),
+        ("${A:-y}", {"A": "x"}, "x"),
+        ("${A:-y}", {"A": ""}, "y"),
+        ("${A:-http://h:1/-}", {}, "http://h:1/-"),
+        ("$${A}", {"A": "x"}, "${A}"),
+        ("$$${A}", {"A": "x"}, "$${A}"),
+        ("${A}", {"A": "${B}", "B": "never"}, "${B}"),
+        ("$A {A} $", {"A": "x"}, "$A {A} $"),
+    ],
+)
+def test_variables_expand(tmp_path: Path, written: str, env: dict[str, str], expected: str) -> None:
+    found = load(tmp_path, f"providers: {{o: {{kind: openai, keys: [{{name: n, value: '{written}'}}]}}}}", **env)
+    assert found.providers["o"].keys[0].value.get_secret_value() == expected
+
+
+def test_numbers_and_flags_may_come_from_variables(tmp_path: Path) -> None:
+    text = "providers: {s: {kind: simulated, timeout: '${T}'}}\nwebhooks: {allow_http: '${H}'}"
+    found = load(tmp_path, text, T="90", H="true")
+    assert (found.providers["s"].timeout, found.webhooks.allow_http) == (90.0, True)
+
+
+@pytest.mark.parametrize("value", ["", "${EMPTY}", "${EMPTY:-}", "${UNSET:-}"])
+def test_a_key_that_expands_to_nothing_is_left_out(tmp_path: Path, value: str) -> None:
+    text = f"providers: {{o: {{kind: openai, keys: [{{name: a, value: '{value}'}}, {{name: b, value: k}}]}}}}"
+    found = load(tmp_path, text, EMPTY="")
+    assert [key.name for key in found.providers["o"].keys] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("120s", 120), ("2m", 120), ("120", 120), ("500ms", 0.5), ("1.5h", 5400), ("'2m'", 120)]
+)
+def test_durations(tmp_path: Path, written: str, seconds: float) -> None:
+    found = load(tmp_path, f"providers: {{s: {{kind: simulated, timeout: {written}}}}}")
+    assert found.providers["s"].timeout == pytest.approx(seconds)
+
+
+def test_an_alias_is_what_it_stands_for(tmp_path: Path) -> None:
+    found = load(tmp_path, "providers:\n  a: &a {kind: simulated, timeout: 5}\n  b: *a")
+    assert found.providers["a"] == found.providers["b"]
+
+
+def test_a_key_is_not_shown(tmp_path: Path) -> None:
+    assert "k-1-secret" not in repr(load(tmp_path, GOOD, KEY="k-1-secret"))

@@ -1,0 +1,189 @@
+"""What is wrong with a configuration is said at once, by line, without a value."""
+
+from pathlib import Path
+
+import pytest
+
+from shared import config
+from shared.errors import ConfigError
+
+UNSET = "the variable MISSING is not set; set it, or write ${MISSING:-default}"
+NAME = "must be lower-case letters, digits, `-` and `_`, at most 63, the first no `-` or `_`"
+
+
+def load(tmp_path: Path, text: str | bytes, **env: str) -> config.Config:
+    path = tmp_path / "sluice.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return config.load(path, env)
+
+
+def faults(tmp_path: Path, text: str | bytes, **env: str) -> list[str]:
+    """Return the lines of the error, without the directory."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, **env)
+    return str(caught.value).replace(f"{tmp_path}/", "").splitlines()
+
+
+@pytest.mark.parametrize("written", ["${OPENAI-KEY}", "${1A}", "${A", "${}"])
+def test_what_only_looks_like_a_variable_is_a_fault(tmp_path: Path, written: str) -> None:
+    (fault,) = faults(tmp_path, f"providers:\n  o: {{kind: openai, base_url: 'https://h/{written}'}}", A="x")
+    assert fault.startswith("sluice.yaml:2: providers.o.base_url: `${` must begin ${NAME}")
+
+
+def test_every_fault_is_named_at_once_with_its_line(tmp_path: Path) -> None:
+    text = """\
+providers:
+  openai:
+    kind: openai
+    baseurl: https://h/v1
+    keys:
+      - {name: left-out, value: "${EMPTY:-}"}
+      - name: main
+        value: "${MISSING}"
+        weight: 0
+    timeout: soon
+  Bad Name: {kind: simulated}
+  other: {kind: openal, base_url: "ftp://h"}
+models:
+  fast: {targets: [opena/small]}
+  slow: {targets: [nothing], strategy: cost}
+  both: {targets: [openai/a, openai/b]}
+webhooks:
+  allow_http: maybe
+  allow_http: false
+  allow_private_networks: [10.0.0.1/8, 5]
+limits: {}
+"""
+    assert faults(tmp_path, text) == [
+        "sluice.yaml:4: providers.openai.baseurl: is not a key here; did you mean `base_url`?",
+        f"sluice.yaml:8: providers.openai.keys[1].value: {UNSET}",
+        "sluice.yaml:9: providers.openai.keys[1].weight: must be greater than 0",
+        "sluice.yaml:10: providers.openai.timeout: must be a duration such as 120s, 2m or 120",
+        f"sluice.yaml:11: providers.Bad Name: {NAME}",
+        "sluice.yaml:12: providers.other.base_url: must be an http or https URL",
+        "sluice.yaml:12: providers.other.kind: is not a kind of provider; did you mean `openai`?",
+        "sluice.yaml:14: models.fast.targets[0]: names a provider that is not configured; did you mean `openai`?",
+        "sluice.yaml:15: models.slow.strategy: is not a key here; there are: targets",
+        "sluice.yaml:15: models.slow.targets[0]: must be provider/model",
+        "sluice.yaml:16: models.both.targets: must hold one target: a model's jobs are not spread over several",
+        "sluice.yaml:19: webhooks.allow_http: is there twice",
+        "sluice.yaml:20: webhooks.allow_private_networks[0]: has bits set behind its prefix; did you mean 10.0.0.0/8?",
+        "sluice.yaml:20: webhooks.allow_private_networks[1]: must be a network such as 10.0.0.0/8 or fd00::/8",
+        "sluice.yaml:21: limits: is not a key here; there are: providers, models, webhooks",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "1: the file must be a mapping with `providers`"),
+        ("- providers", "1: the file must be a mapping with `providers`"),
+        ("models: {}", "1: providers: is required"),
+        ("providers: {}", "1: providers: must not be empty"),
+        ("providers: []", "1: providers: must be a mapping"),
+        ("providers:\n  o:\n", "2: providers.o: must be a mapping"),
+        ("providers:\n  o: {base_url: 'http://h'}", "2: providers.o.kind: is required"),
+        ("providers:\n  o: {kind: openai, keys: {}}", "2: providers.o.keys: must be a list"),
+        ("providers:\n  o: {kind: openai, timeout: 0}", "2: providers.o.timeout: must be greater than 0"),
+        ("providers:\n  o: {kind: openai, timeout: true}", "2: providers.o.timeout: must be a duration"),
+        ("providers:\n  o: {kind: openai, timeout: .inf}", "2: providers.o.timeout: must be less than or equal to"),
+        ("providers:\n  o: {kind: openai, timeout: [1]}", "2: providers.o.timeout: must be a number"),
+        ("providers:\n  o: {kind: openai, timeout: !x 1}", "2: providers.o.timeout: is not a value of its type"),
+        ("providers:\n  o: {kind: openai, timeout: !!int x}", "2: providers.o.timeout: is not a value of its type"),
+        ("providers:\n  o: {kind: openai, timeout: 2024-99-99}", "2: providers.o.timeout: is not a value of its type"),
+        ("providers:\n  o: !!python/object:os.system {}", "2: providers.o: has a tag that is not supported"),
+        ("providers:\n  o: {kind: openai, base_url: 'http://'}", "2: providers.o.base_url: must be an http"),
+        ("providers:\n  o: {kind: openai, base_url: 'http://h:x/'}", "2: providers.o.base_url: must be an http"),
+        (
+            "providers:\n  o: {kind: openai, base_url: 'http://h/?a=b'}",
+            "2: providers.o.base_url: must not have a query",
+        ),
+        (
+            "providers:\n  o: {kind: openai, models: {m: {price: 3}}}",
+            "2: providers.o.models.m.price: must be a mapping",
+        ),
+        ("providers:\n  o: {kind: openai, keys: [{name: 7, value: k}]}", "2: providers.o.keys[0].name: must be text"),
+        ("providers:\n  o: {kind: openai, limits: {rpm: 5}}", "2: providers.o.limits: is not a key here"),
+        ("source: mine\nproviders: {o: {kind: simulated}}", "1: source: is not a key here"),
+        ("providers: {o: {kind: simulated}}\nmodels: {m: {targets: []}}", "2: models.m.targets: must hold one target"),
+        ("providers: {o: {kind: simulated}}\n? [a]\n: 1", "2: a key must be plain text"),
+        ("providers: {o: {kind: openai, kind: openai}}", "1: providers.o.kind: is there twice"),
+        ("providers:\n\t- x", "2: is not YAML: found character '\\t' that cannot start any token"),
+        ("providers:\n  o: [", "2: is not YAML"),
+        ("a: 1\n---\nb: 2", "2: is not YAML"),
+        ("providers: *nowhere", "1: is not YAML"),
+        (b"providers:\n  o: \xff", "2: the file is not UTF-8"),
+        ("providers:\n  o: \x00", "2: holds a character that YAML does not allow"),
+    ],
+)
+def test_a_fault_alone(tmp_path: Path, text: str | bytes, fault: str) -> None:
+    (found,) = faults(tmp_path, text)
+    assert found.startswith(f"sluice.yaml:{fault}")
+
+
+@pytest.mark.parametrize(
+    ("price", "where", "what"),
+    [
+        ("{input: 1, outptu: 2, output: 2}", "outptu", "is not a key here; did you mean `output`?"),
+        ("{input: 1}", "output", "is required"),
+        ("{input: cheap, output: 2}", "input", "must be a number"),
+        ("{input: -1, output: 2}", "input", "must be greater than or equal to 0"),
+    ],
+)
+def test_faults_of_a_price(tmp_path: Path, price: str, where: str, what: str) -> None:
+    (found,) = faults(tmp_path, f"providers:\n  o:\n    kind: openai\n    models:\n      m: {{price: {price}}}")
+    assert found == f"sluice.yaml:5: providers.o.models.m.price.{where}: {what}"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "x: &a [" + "1," * 30 + "1]\n"
+            + "".join(f"x{n}: &{after} [{','.join([f'*{before}'] * 30)}]\n"
+                      for n, (before, after) in enumerate(zip("abcde", "bcdef", strict=True))),
+            "values",
+        ),
+        ("x: &a {k: 1}\n" + "".join(
+            f"x{n}: &{after} {{{','.join([f'k: *{before}'] * 30)}}}\n"
+            for n, (before, after) in enumerate(zip("abcde", "bcdef", strict=True))
+        ), "values"),
+        ("providers: &a [*a]", "nests too deeply"),
+        ("providers: &a {a: *a, b: *a}", "nests too deeply"),
+        ("providers: " + "[" * 5000 + "]" * 5000, "nests too deeply"),
+        ("providers: {o: {kind: openai}}\n" + "#" * 2**20, "the file is larger than 1048576 bytes"),
+        ("x: [" + "1," * 30_000 + "]", "values"),
+    ],
+    ids=["lists of lists", "the same key again", "inside itself", "twice inside itself", "deep", "large", "many"],
+)  # fmt: skip
+def test_a_file_is_bounded(tmp_path: Path, text: str, fault: str) -> None:
+    assert any(fault in one for one in faults(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "providers: {o: {kind: '${SECRET}'}}",
+        "providers: {o: {kind: openai, base_url: '${SECRET}'}}",
+        "providers: {o: {kind: openai, timeout: '${SECRET}'}}",
+        "providers: {o: {kind: openai, models: '${SECRET}'}}",
+        "providers: {o: {kind: openai, models: {m: {price: {input: '${SECRET}', output: 1}}}}}",
+        "providers: {o: {kind: openai, keys: [{name: n, value: '${SECRET}', weight: '${SECRET}'}]}}",
+        "providers: {o: {kind: openai, keys: ['${SECRET}']}}",
+        "providers: {o: {kind: openai}}\nmodels: {m: {targets: ['${SECRET}']}}",
+        "providers: {o: {kind: openai}}\nmodels: {m: {targets: ['${SECRET}/x']}}",
+        "providers: {o: {kind: openai}}\nwebhooks: {allow_http: '${SECRET}', allow_private_networks: ['${SECRET}']}",
+    ],
+)
+def test_no_value_is_in_an_error(tmp_path: Path, text: str) -> None:
+    secret = "hunter2hunter2"
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, SECRET=secret)
+    assert secret not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="directory"):
+        config.load(tmp_path, {})

@@ -1,0 +1,1 @@
+"""The processes that run jobs, deliver webhooks and repair. They serve no HTTP."""

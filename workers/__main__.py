@@ -1,0 +1,149 @@
+"""`python -m workers pool PROVIDER`, `… deliver`, `… maintain`: one worker process."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+import structlog
+import uvloop
+
+from shared import config, log, queue, settings
+from shared.config import Config
+from shared.db import engine as db
+from shared.errors import ConfigError, Unavailable
+from shared.queue import Queue
+from shared.settings import Settings
+from workers import call, destination
+from workers.deliver import MOST_AT_ONCE, Deliverer
+from workers.finish import Finisher
+from workers.maintain import Maintenance
+from workers.merged_redis import MergedRedis
+from workers.pool import PoolWorker
+from workers.run_job import Context
+
+logger = structlog.get_logger("workers")
+
+_AWAY_SECONDS = 0.5
+
+
+@asynccontextmanager
+async def _stores(
+    chosen: Settings, name: str, *, by_key: bool = False
+) -> AsyncIterator[tuple[db.Engine, Queue, MergedRedis]]:
+    if chosen.database_url is None or chosen.redis_url is None:
+        raise ConfigError("SLUICE_DATABASE_URL and SLUICE_REDIS_URL must be set (`sluice up` brings its own servers)")
+    engine = db.create(chosen.database_url, pool_size=chosen.database_pool, name=name, by_key=by_key)
+    redis = queue.connect(chosen.redis_url, client=MergedRedis)
+    try:
+        yield engine, Queue(redis), redis
+    finally:
+        await redis.aclose(close_connection_pool=True)
+        await engine.dispose()
+
+
+async def pool(chosen: Settings, found: Config, provider: str) -> None:
+    """Run jobs of one provider until SIGINT or SIGTERM; then give back what does not end in time."""
+    if provider not in found.providers:
+        raise ConfigError(f"there is no provider {provider!r} in the configuration ({found.source})")
+    if found.providers[provider].timeout > chosen.job_timeout:
+        raise ConfigError(f"providers.{provider}.timeout is longer than SLUICE_JOB_TIMEOUT, {chosen.job_timeout:g} s")
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    client = call.session(connections=chosen.worker_slots, connect_timeout=chosen.connect_timeout)
+    async with _stores(chosen, f"sluice-worker-{provider}", by_key=True) as (engine, line, redis), client:
+        finisher = Finisher(engine, line)
+        context = Context(found, chosen, client, finisher, line)
+        worker = PoolWorker(context, engine, redis, provider=provider, name=name)
+        if not await _begun(worker):
+            return
+        logger.info("pool.started", provider=provider, worker=name, slots=chosen.worker_slots)
+        async with asyncio.TaskGroup() as keepers:  # should one of them break, the pool ends and is started again
+            keeping = [keepers.create_task(worker.keep_lease()), keepers.create_task(worker.listen_for_cancels())]
+            try:
+                await worker.async_run()
+            except asyncio.CancelledError:
+                logger.info("pool.stopping", provider=provider, running=len(worker.tasks))
+            finally:
+                await worker.wind_down()
+                for task in keeping:
+                    task.cancel()
+        with suppress(Unavailable):  # then it runs out
+            await worker.close_lease()
+
+
+async def _begun(worker: PoolWorker) -> bool:
+    """Open the worker's lease, waiting for Postgres; False where we were asked to end meanwhile."""
+    opening = asyncio.create_task(_until_available(worker.open_lease))
+
+    def stop(_: signal.Signals) -> None:  # arq's own handler ends its main task only, which is yet to come
+        opening.cancel()
+
+    worker.on_stop = stop
+    await asyncio.wait([opening])
+    if opening.cancelled():
+        logger.info("pool.stopping", provider=worker.provider, running=0)
+        return False
+    await opening
+    return True
+
+
+async def deliver(chosen: Settings, found: Config) -> None:
+    """Deliver webhooks until SIGINT or SIGTERM."""
+    connector = destination.connector(found.webhooks.allow_private_networks, limit=MOST_AT_ONCE)
+    client = aiohttp.ClientSession(connector=connector, headers={"user-agent": "sluice-webhooks"})
+    async with _stores(chosen, "sluice-deliver") as (engine, line, _), client:
+        deliverer = Deliverer(engine, line, client, webhooks=found.webhooks, timeout=chosen.webhook_timeout)
+        await _until_signalled(deliverer.run())
+
+
+async def maintain(chosen: Settings) -> None:
+    """Repair and tend until SIGINT or SIGTERM."""
+    async with _stores(chosen, "sluice-maintain") as (engine, line, _):
+        maintenance = Maintenance(engine, line, max_attempts=chosen.max_attempts, lease=chosen.lease)
+        await _until_signalled(maintenance.run(every=chosen.sweep_interval))
+
+
+async def _until_available(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            logger.warning("start.delayed", error=str(error))
+            await asyncio.sleep(_AWAY_SECONDS)
+
+
+async def _until_signalled(work: Awaitable[None]) -> None:
+    running = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        logger.info("worker.stopped")
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of the process."""
+    try:
+        chosen = settings.load()
+        found = config.load(chosen.config, os.environ)
+        log.configure(chosen.log_level, chosen.log_format)
+        match arguments:
+            case ["pool", provider]:
+                uvloop.run(pool(chosen, found, provider))
+            case ["deliver"]:
+                uvloop.run(deliver(chosen, found))
+            case ["maintain"]:
+                uvloop.run(maintain(chosen))
+            case _:
+                sys.exit("usage: python -m workers pool PROVIDER | deliver | maintain")
+    except ConfigError as error:
+        sys.exit(f"sluice worker: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

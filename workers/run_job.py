@@ -1,0 +1,159 @@
+"""The spine: one claimed job's way from its claim to its finish. Read it top to bottom."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import structlog
+
+from shared import ids, pricing, tokens
+from shared.config import Config, Provider
+from shared.db.claims import Claim
+from shared.db.transitions import Applied, Transition
+from shared.errors import HANDLING, ErrorKind, ProviderError
+from shared.lifecycle import JobState, Outcome, Stop, after_attempt
+from shared.providers import Completion, Usage
+from shared.queue import Queue, RedisAway
+from shared.routing import Target
+from shared.settings import Settings
+from workers.call import Answered, call
+from workers.finish import Finisher, transition
+
+log = structlog.get_logger(__name__)
+
+# Failures after which the provider may have charged although no usage came back.
+_PERHAPS_CHARGED = frozenset(
+    {ErrorKind.TIMEOUT, ErrorKind.CONNECTION, ErrorKind.INVALID_RESPONSE, ErrorKind.RESPONSE_TOO_LARGE}
+)
+_SHORTEST_REST = 1.0
+
+
+@dataclass(slots=True)
+class Held:
+    """A job in this process's hands.
+
+    `stop` says why its call was cancelled, where we did it; `ended` that its finish is on disk; `broken` that running
+    it raised what it should not.
+    """
+
+    claim: Claim
+    stop: Stop | None = None
+    ended: bool = False
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every job of a pool runs with."""
+
+    config: Config
+    settings: Settings
+    client: aiohttp.ClientSession
+    finisher: Finisher
+    queue: Queue
+    rng: random.Random = field(default_factory=random.Random)
+
+
+async def run_job(context: Context, held: Held) -> None:
+    """Run one claimed job: call its provider, decide, finish. Raises CancelledError after giving it back on shutdown.
+
+    A job whose lease was lost is another's by now: the finish is fenced, and only what the call used is booked.
+    """
+    claim = held.claim
+    answered = await _answer(context, held)
+    applied = await _whole(_conclude(context, claim, answered))
+    held.ended = True
+    log.debug(
+        "job.attempt_ended",
+        job=ids.show("job", claim.id),
+        attempt=claim.attempt,
+        status=applied.status or "late",
+        outcome=type(answered.outcome).__name__,
+    )
+    if answered.outcome is Stop.SHUTDOWN:
+        raise asyncio.CancelledError
+
+
+async def _answer(context: Context, held: Held) -> Answered:
+    try:
+        return await call(
+            context.client,
+            held.claim,
+            context.config.providers[held.claim.provider],
+            longest=context.settings.job_timeout,
+            most_bytes=context.settings.max_response_bytes,
+            rng=context.rng,
+        )
+    except asyncio.CancelledError:
+        return Answered(held.stop or Stop.SHUTDOWN, None)
+    except Exception as error:
+        log.exception("job.crashed", job=ids.show("job", held.claim.id), attempt=held.claim.attempt)
+        return Answered(ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"), None, sent=False)
+
+
+async def _conclude(context: Context, claim: Claim, answered: Answered) -> Applied:
+    change = await _decide(context, claim, answered)
+    await _rest_lane(context.queue, claim, answered.outcome)
+    return await context.finisher.finish(change)
+
+
+async def _whole(work: Coroutine[Any, Any, Applied]) -> Applied:
+    """See work through, however often we are told to stop meanwhile: what was answered has been paid for."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    return task.result()
+
+
+async def _decide(context: Context, claim: Claim, answered: Answered) -> Transition:
+    verdict = after_attempt(
+        JobState(claim.charged, context.settings.max_attempts, claim.deadline, claim.attempt),
+        answered.outcome,
+        datetime.now(UTC),
+        context.rng,
+    )
+    usage, cost = None, None
+    try:
+        usage = await _usage(claim, answered) if answered.sent else None
+        cost = None if usage is None else _cost(context.config.providers[claim.provider], claim.upstream_model, usage)
+    except Exception:
+        # What a call cost may be unknown; that it was answered is not.
+        log.exception("job.not_priced", job=ids.show("job", claim.id), attempt=claim.attempt)
+    return transition(claim, verdict, usage=usage, cost_nanos=cost, key_name=answered.key_name)
+
+
+def _cost(provider: Provider, model: str, usage: Usage) -> int | None:
+    price = provider.models[model].price if model in provider.models else None
+    return pricing.cost_nanos(provider.kind, model, usage, price=price)
+
+
+async def _usage(claim: Claim, answered: Answered) -> Usage | None:
+    """Return what the call used, estimated where the provider did not say; None where it charged nothing."""
+    match answered.outcome:
+        case Completion(usage=usage) if not usage.estimated:
+            return usage
+        case Completion(body=body):
+            asked, answer = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model), len(body) // 4
+            return Usage(input=asked, output=answer, estimated=True)
+        case ProviderError(kind=kind) if kind not in _PERHAPS_CHARGED:
+            return None
+        case _:
+            return Usage(
+                input=await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model), estimated=True
+            )
+
+
+async def _rest_lane(queue: Queue, claim: Claim, outcome: Outcome) -> None:
+    """Let the lane rest as long as the provider asked for: the next of its jobs would be refused too."""
+    if isinstance(outcome, ProviderError) and HANDLING[outcome.kind].rest:
+        seconds = outcome.retry_after if outcome.retry_after is not None else _SHORTEST_REST
+        try:
+            await queue.rest(Target(claim.provider, claim.upstream_model), seconds=seconds)
+        except RedisAway as error:
+            log.warning("lane.not_rested", lane=f"{claim.provider}/{claim.upstream_model}", error=str(error))
