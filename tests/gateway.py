@@ -23,11 +23,11 @@ ADMIN_KEY = "test-admin-key"
 T = TypeVar("T")
 
 # Short leases, so that a killed worker's jobs come back while a test is looking.
-FAST = {"SLUICE_LEASE": "2", "SLUICE_RENEWAL": "0.5", "SLUICE_SWEEP_INTERVAL": "0.2", "SLUICE_SHUTDOWN_GRACE": "1"}
+FAST = {"SLUICE_LEASE": "4", "SLUICE_RENEWAL": "1", "SLUICE_SWEEP_INTERVAL": "0.2", "SLUICE_SHUTDOWN_GRACE": "1"}
 
 
 async def until(
-    probe: Callable[[], Awaitable[T]], good: Callable[[T], object] = bool, *, seconds: float = 20.0, what: str = ""
+    probe: Callable[[], Awaitable[T]], good: Callable[[T], object] = bool, *, seconds: float = 60.0, what: str = ""
 ) -> T:
     """Ask `probe` again and again until its answer is good; fail after `seconds`, showing the last answer."""
     deadline = time.monotonic() + seconds
@@ -108,7 +108,7 @@ class Gateway:
         child = self.children.pop(name)
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await child.wait()
 
     async def close(self) -> None:

@@ -227,11 +227,14 @@ class PoolWorker(Worker):
                 await asyncio.sleep(settings.renewal / 3)
 
     async def _renew(self, seconds: float) -> None:
-        held = {id_: job.claim.upstream_model for id_, job in self.held.items()}
+        # What is held is asked for once a connection is there: a claim may come through while waiting for one.
         astray = await db.run(
             self._engine,
-            lambda connection: leases.renew(connection, self._lease, seconds=seconds, held=[*held, *self._claiming]),
+            lambda connection: leases.renew(
+                connection, self._lease, seconds=seconds, held=[*self.held, *self._claiming]
+            ),
         )
+        held = {id_: job.claim.upstream_model for id_, job in self.held.items()}
         if astray is None:
             log.warning("lease.lost", provider=self.provider, jobs=len(held))
             await self.open_lease()
@@ -239,7 +242,7 @@ class PoolWorker(Worker):
                 self.stop(id_, Stop.SHUTDOWN)
             return
         for row in astray:
-            if row.id in self.held:
+            if row.cancelled:
                 self.stop(row.id, Stop.CANCEL_ASKED)
         unknown = [transition(row, Release()) for row in astray if row.id not in self.held]
         if unknown:

@@ -91,7 +91,7 @@ async def fetch_row(api: Gateway, query: str, *values: object) -> Any:
 
 async def raw_answer(api: Gateway, request: bytes) -> tuple[int, bytes]:
     """Send bytes as they are on a connection of their own; return status and body."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         try:
             writer.write(request)

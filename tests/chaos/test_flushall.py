@@ -35,7 +35,7 @@ async def test_queued_jobs_come_back_and_running_ones_are_left_alone(tmp_path: P
 
         await so_many_completed(sluice, batch, 200)
         await client.flushall()  # once more, with many being claimed and finished
-        await batch_completed(sluice, batch, seconds=30)
+        await batch_completed(sluice, batch, seconds=60)
 
         found = await truth(sluice, database)
         assert [found.called(id_) for id_ in found.jobs] == [1] * JOBS

@@ -49,7 +49,7 @@ async def test_nothing_is_lost_and_what_was_paid_for_is_not_called_again(
             )  # paid for, and nowhere to write it down
             assert len(sluice.calls()) < JOBS
             await server.child.start()
-        await batch_completed(sluice, batch, seconds=40)
+        await batch_completed(sluice, batch, seconds=60)
 
         found = await truth(sluice, server.url)
         assert len(found.jobs) == JOBS

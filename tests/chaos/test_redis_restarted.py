@@ -44,7 +44,7 @@ async def test_nothing_is_lost_and_nothing_is_called_twice(tmp_path: Path, datab
             await logged(sluice, "simulated", "pool.waited", more_than=noticed)
             assert (await sluice.ask("GET", "/readyz"))[0] == 503
             await server.child.start()
-        await batch_completed(sluice, batch, seconds=40)
+        await batch_completed(sluice, batch, seconds=60)
 
         found = await truth(sluice, database)
         assert len(found.jobs) == JOBS

@@ -35,7 +35,7 @@ async def test_a_pool_finishes_what_is_quick_and_gives_back_the_rest_free_of_cha
 
         assert await statuses() == {"completed": 5, "queued": 5}
         await sluice.start("other", "simulated")
-        await until(statuses, lambda found: found == {"completed": 10}, seconds=10, what="completed elsewhere")
+        await until(statuses, lambda found: found == {"completed": 10}, what="completed elsewhere")
 
         found = await truth(sluice, database)
         for id_, job in found.jobs.items():

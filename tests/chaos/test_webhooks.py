@@ -83,7 +83,7 @@ async def test_every_event_arrives_signed_whatever_the_receiver_does_and_whoever
         for how in ("hang", "fail", "ok"):
             made += await submit(sluice, target, how)
         for id_ in made:  # no job waits for its event, nor for anybody else's
-            job = await sluice.ended(id_, seconds=2)
+            job = await sluice.ended(id_, seconds=5)
             assert job["status"] == "completed"
         assert await target.received() < 5 * EACH
 
@@ -91,7 +91,7 @@ async def test_every_event_arrives_signed_whatever_the_receiver_does_and_whoever
             return await fetch(database, "SELECT * FROM deliveries WHERE status = 'delivered'")
 
         # A killed deliverer's claim runs out after twice the time-out and 10 s; a refusal is tried again after 5 s.
-        rows = await until(delivered, lambda rows: len(rows) == len(made), seconds=25, what="all delivered")
+        rows = await until(delivered, lambda rows: len(rows) == len(made), seconds=60, what="all delivered")
 
         assert sorted(f"job_{row['job_id'].hex}" for row in rows) == sorted(made)
         assert {f"evt_{row['id'].hex}" for row in rows} == target.tries.keys()

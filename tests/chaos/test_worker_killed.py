@@ -31,7 +31,7 @@ async def test_what_a_killed_worker_held_is_run_again_and_nothing_else(
         await so_many_completed(sluice, batch, 150)
         await sluice.kill("second")
         await sluice.start("fourth", "simulated")
-        await batch_completed(sluice, batch, seconds=30)
+        await batch_completed(sluice, batch, seconds=60)
 
         found = await truth(sluice, database)
         assert len(found.jobs) == JOBS
@@ -39,7 +39,8 @@ async def test_what_a_killed_worker_held_is_run_again_and_nothing_else(
         assert 2 <= len(lost) <= 2 * SLOTS  # mid-call: the kills came in the thick of it
         assert all(row["charged"] for row in lost)
         for id_, rows in found.attempts.items():
-            assert [row["status"] for _, row in sorted(rows.items())][:-1] == ["lost"] * (len(rows) - 1), id_
+            # Given back: by a worker that was stalled for so long that it lost its lease, which costs no try.
+            assert {row["status"] for _, row in sorted(rows.items())[:-1]} <= {"lost", "released"}, id_
             if len(rows) == 1:
                 assert found.called(id_) == 1
         assert sum(found.called(id_) for id_ in found.jobs) > JOBS

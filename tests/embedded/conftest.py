@@ -20,10 +20,10 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Wait until a condition holds, for up to 20 s."""
+    """Wait until a condition holds, for up to a minute."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, "it never happened"
             await asyncio.sleep(0.02)

@@ -66,7 +66,7 @@ async def test_a_failed_call_is_retried_and_each_attempt_is_kept(sluice: Gateway
 async def test_a_rate_limit_costs_no_try_and_is_waited_out(sluice: Gateway) -> None:
     many = [{"status": 429, "retry_after": 0.05}] * 3
     id_ = await sluice.submit(simulate={"key": "limited", "fail": many})
-    ended = await sluice.ended(id_, seconds=40)
+    ended = await sluice.ended(id_, seconds=60)
     assert ended["status"] == "completed"
     assert [attempt["charged"] for attempt in await sluice.attempts(id_)] == [False] * 3 + [True]
 
