@@ -82,4 +82,4 @@ async def _rate(done: Callable[[], Awaitable[int]]) -> float:
             first, begun = time.perf_counter(), count
         if count >= JOBS:
             return (JOBS - begun) / (time.perf_counter() - first)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
