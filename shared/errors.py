@@ -19,6 +19,7 @@ class ErrorKind(StrEnum):
     CONNECTION = "connection"
     INVALID_RESPONSE = "invalid_response"
     INVALID_REQUEST = "invalid_request"
+    UNSUPPORTED = "unsupported_parameter"
     CONTEXT_TOO_LONG = "context_too_long"
     CONTENT_FILTERED = "content_filtered"
     INVALID_KEY = "invalid_key"
@@ -51,6 +52,7 @@ HANDLING: dict[ErrorKind, Handling] = {
     ErrorKind.CONNECTION: Handling(retry=True, charge=True, rest=False, type="provider_error"),
     ErrorKind.INVALID_RESPONSE: Handling(retry=True, charge=True, rest=False, type="provider_error"),
     ErrorKind.INVALID_REQUEST: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
+    ErrorKind.UNSUPPORTED: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
     ErrorKind.CONTEXT_TOO_LONG: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
     ErrorKind.CONTENT_FILTERED: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
     ErrorKind.INVALID_KEY: Handling(retry=False, charge=True, rest=False, type="provider_error"),

@@ -1,7 +1,8 @@
 """Provider adapters: one file per vendor, whose name is the `kind` in the configuration.
 
-An adapter is a module with three pure functions (`Adapter` below). It builds a request and reads an answer; who sends
-it, how long it may take and what a failure costs is decided elsewhere, so no file here does any I/O.
+An adapter is a module with a few pure functions (`Adapter` below). It builds a request and reads an answer, whole or
+streamed; who sends it, how long it may take and what a failure costs is decided elsewhere, so no file here does any
+I/O. Files whose name begins with `_` are no vendors: they hold what adapters share.
 """
 
 import importlib
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol, cast
 
-from shared.errors import ProviderError
+from shared.errors import Fault, ProviderError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,11 @@ class Call:
     url: str
     body: dict[str, Any]
     attempt_id: str
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is wanted piece by piece."""
+        return bool(self.body.get("stream"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +82,41 @@ class Completion:
     request_id: str | None = None
 
 
+class StreamReader(Protocol):
+    """Reads one streamed answer. What it returns piece by piece and at the end say the same."""
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """Take bytes as they arrive, cut anywhere; return what they complete, as chunks in OpenAI's shape."""
+
+    def end(self) -> Completion | ProviderError:
+        """Return the whole answer once the connection has ended, as if it had not been streamed.
+
+        One that broke off or held an error is a `ProviderError`.
+        """
+
+
 class Adapter(Protocol):
-    """The three functions of a provider file."""
+    """What a provider file holds."""
 
     DEFAULT_BASE_URL: str
+    ROUTES: frozenset[str]
+    """The routes it serves itself, of `/v1/chat/completions`, `/v1/embeddings`, `/v1/responses`."""
+
+    def faults(self, call: Call) -> list[Fault]:
+        """Return what the vendor cannot do of what is asked, with code `unsupported_parameter`.
+
+        `param` is a path such as `body.seed`; one that names a whole top-level parameter can be dropped. Parameters
+        that OpenAI does not know are the vendor's own and no fault: they are passed on.
+        """
 
     def request(self, call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
-        """Build the vendor's request."""
+        """Build the vendor's request; `call` has no faults and its route is one of `ROUTES`."""
 
     def completion(self, response: HttpResponse, call: Call) -> Completion | ProviderError:
         """Read a 2xx answer; one that is broken, empty or an error in disguise is a `ProviderError`."""
+
+    def stream(self, head: HttpResponse, call: Call) -> StreamReader:
+        """Return what reads a streamed 2xx answer; `head` is the answer without its body."""
 
     def error(self, response: HttpResponse) -> ProviderError:
         """Read any other answer."""
@@ -94,7 +125,7 @@ class Adapter(Protocol):
 @cache
 def kinds() -> list[str]:
     """Return the names of the provider files, e.g. `["openai", "simulated"]`."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 @cache

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared.errors import HANDLING, ErrorKind, ProviderError
 from shared.providers import Call, Completion, Deployment, HttpResponse, Usage, adapter, kinds
 from shared.providers import openai as speaks
+from shared.providers._dialect import LONGEST_MESSAGE
 
 CALL = Call("/v1/chat/completions", {"model": "fast", "messages": [], "odd": {"kept": [1]}}, "job_1-1")
 WHERE = Deployment("openai", "openai", "https://api.example.com/v1", "gpt-5-mini")
@@ -212,7 +213,7 @@ def test_no_key_is_in_a_message_and_none_is_long(text: str, key: str) -> None:
     body = json.dumps({"error": {"message": text + key + text}}).encode(errors="surrogatepass")
     message = speaks.error(HttpResponse(401, {}, body)).message
     assert key not in message
-    assert len(message) <= speaks.LONGEST_MESSAGE
+    assert len(message) <= LONGEST_MESSAGE
 
 
 @pytest.mark.parametrize(
