@@ -6,11 +6,19 @@ from pathlib import Path
 
 import uvloop
 
-from bench import accept, drain, inline, memory, pickup
+from bench import accept, adapters, drain, inline, memory, pickup, synchronous
 from bench.figures import Figure
 from shared.embedded import postgres, redis
 
-BENCHMARKS = {"pickup": pickup, "drain": drain, "accept": accept, "inline": inline, "memory": memory}
+BENCHMARKS = {
+    "pickup": pickup,
+    "drain": drain,
+    "accept": accept,
+    "inline": inline,
+    "memory": memory,
+    "adapters": adapters,
+    "synchronous": synchronous,
+}
 
 
 async def main(names: list[str]) -> int:

@@ -38,5 +38,7 @@ def envelope(error: ApiError) -> web.Response:
     }
     if error.faults:
         shape["faults"] = [{"param": fault.param, "message": fault.message} for fault in error.faults]
-    headers = {"Retry-After": str(min(error.retry_after, 60))} if error.retry_after is not None else None
+    headers = {"Retry-After": str(min(error.retry_after, 60))} if error.retry_after is not None else {}
+    if error.should_retry is not None:
+        headers["x-should-retry"] = str(error.should_retry).lower()
     return as_json({"error": shape}, status=error.status, headers=headers)

@@ -10,7 +10,7 @@ from gateway_api.routes import ROUTES
 from gateway_api.state import STATE, State
 from gateway_api.submit import Submitter
 from gateway_api.waiters import Waiters
-from shared import queue
+from shared import catalog, queue
 from shared.config import Config
 from shared.db import engine as db
 from shared.errors import ConfigError
@@ -35,6 +35,7 @@ def create(settings: Settings, config: Config) -> web.Application:
     app.add_routes(ROUTES)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
+        await asyncio.to_thread(catalog.names, "openai")  # read once, here and not while a request waits
         listening = asyncio.create_task(waiters.listen())
         yield
         listening.cancel()

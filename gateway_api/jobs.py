@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from aiohttp import web
 from gateway_api import reading
 from gateway_api.answers import as_json, page
 from gateway_api.state import STATE, TENANT, State
+from gateway_api.submit import Accepted
 from shared import ids, public
 from shared.commit import commit
 from shared.db import engine as db
@@ -34,21 +35,34 @@ async def create(request: web.Request) -> web.Response:
     """`POST /v1/jobs`."""
     state, tenant = request.app[STATE], request[TENANT]
     raw = await reading.body_bytes(request)
-    key, seconds = reading.idempotency_key(request, raw), reading.wait_seconds(request)
-    new = reading.new_job(reading.json_object(raw), state.config, tenant=tenant)
+    key, value = reading.idempotency_key(request, raw), reading.json_object(raw)
+    dropped = reading.drop_unsupported(value, state.config)
+    new = reading.new_job(value, state.config, tenant=tenant)
     if isinstance(new, list):
         raise reading.refusal(new)
-    accepted = await state.submitter.submit(new, key)
-    headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
+    seconds = reading.wait_seconds(request)
+    return await accepted(state, new, await state.submitter.submit(new, key), seconds=seconds, dropped=dropped)
+
+
+async def accepted(
+    state: State, new: NewJob, result: Accepted, *, seconds: float, dropped: Sequence[str]
+) -> web.Response:
+    """Return the answer to a submit, held for up to `seconds` until the job has ended."""
+    headers = reading.dropped_header(dropped) | ({"Idempotent-Replayed": "true"} if result.replayed else {})
     row: JobRow | NewJob | None = new
     if seconds:
-        row = await _ended(state, tenant, accepted.id, seconds)
-    elif accepted.replayed:
+        row = await _ended(state, new.tenant_id, result.id, seconds)
+    elif result.replayed:
         async with db.transaction(state.engine) as connection:
-            row = await jobs.get(connection, tenant, accepted.id)
+            row = await jobs.get(connection, new.tenant_id, result.id)
     if row is None:
-        raise ApiError(410, "The job of this Idempotency-Key is no longer kept.", code="job_not_found")
+        raise no_longer_kept()
     return _answer(row, headers)
+
+
+def no_longer_kept() -> ApiError:
+    """Return the refusal of an idempotency key whose job is no longer kept."""
+    return ApiError(410, "The job of this Idempotency-Key is no longer kept.", code="job_not_found")
 
 
 async def retrieve(request: web.Request) -> web.Response:
@@ -95,19 +109,28 @@ async def list_(request: web.Request) -> web.Response:
 async def cancel(request: web.Request) -> web.Response:
     """`POST /v1/jobs/{id}/cancel`: stops a job wherever it is; one that has ended is answered as it is."""
     state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
+    row = await stop(state, tenant, id_)
+    if row is None:
+        raise reading.not_found("job", request.match_info["id"])
+    if row.status == Status.IN_PROGRESS:
+        row = await _ended(state, tenant, id_, CANCEL_PATIENCE) or row
+    return as_json(public.job(row, row.result))
+
+
+async def stop(state: State, tenant: str, id_: UUID) -> JobRow | None:
+    """Have a job cancelled wherever it is; return it, perhaps still in progress, or None where there is none."""
     row = None
     while row is None or row.status == Status.QUEUED:  # claimed or re-queued between our read and our write: look again
         async with db.transaction(state.engine) as connection:
             row = await jobs.ask_cancel(connection, tenant, id_)
         if row is None:
-            raise reading.not_found("job", request.match_info["id"])
+            return None
         if row.status == Status.QUEUED:
             await commit(state.engine, state.queue, [ended_queued(row, "cancelled")])
     if row.status == Status.IN_PROGRESS:
         with suppress(*RedisAway):  # its worker finds the mark when it renews its lease
             await state.queue.announce(CANCEL, [id_])
-        row = await _ended(state, tenant, id_, CANCEL_PATIENCE) or row
-    return as_json(public.job(row, row.result))
+    return row
 
 
 async def retry(request: web.Request) -> web.Response:

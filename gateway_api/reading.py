@@ -1,7 +1,7 @@
 """Reading a request: its body as JSON, its jobs as `NewJob`s, its options; every fault in one 400."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +12,14 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway_api.submit import IdempotencyKey, request_hash
-from shared import ids, routing, webhook_url
-from shared.config import Config
+from shared import catalog, ids, routing, webhook_url
+from shared.config import Config, capabilities_of
 from shared.db.jobs import NewJob
 from shared.errors import ApiError, Fault
+from shared.providers import Call
 from shared.routing import Target
 from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, JobRequest, body_faults, faults_of, null_characters
+from shared.serving import serving
 
 READ_SECONDS = 60
 LONGEST_WAIT = 60
@@ -108,18 +110,59 @@ def new_job(
     )
 
 
+def drop_unsupported(value: dict[str, Any], config: Config) -> list[str]:
+    """Take out of a job's request what its vendor cannot do, where its body says `drop_unsupported`; return the names.
+
+    Only whole parameters can be dropped: what remains is a fault.
+    """
+    body = value.get("body")
+    if not isinstance(body, dict) or not body.pop("drop_unsupported", False):
+        return []
+    url = str(value.get("url", DEFAULT_ROUTE))
+    target = None if body_faults(url, body) else routing.resolve(body["model"], config.providers, config.models)
+    names = {fault.param.removeprefix("body.") for fault in _unsupported(target, url, body, config)}
+    dropped = sorted(names & body.keys())
+    for name in dropped:
+        del body[name]
+    return dropped
+
+
+def dropped_header(dropped: Sequence[str]) -> dict[str, str]:
+    """Return the header that names what was dropped."""
+    return {"x-sluice-dropped": ", ".join(dropped)} if dropped else {}
+
+
+def of_body(fault: Fault) -> Fault:
+    """Return a fault of a job's body as one of a request that is this body."""
+    return replace(fault, param=fault.param.removeprefix("body."))
+
+
+def _unsupported(target: Target | None, url: str, body: dict[str, Any], config: Config) -> list[Fault]:
+    if target is None:
+        return []
+    provider = config.providers[target.provider]
+    faults = serving(provider.kind, url).faults(Call(url, body, "", target.model))
+    needed = [] if faults else catalog.needs(body)
+    if needed and (known := capabilities_of(provider, target.model)):
+        faults = catalog.lacking(known, needed)
+    return faults
+
+
 def _examined(value: dict[str, Any], config: Config) -> tuple[Target | None, list[Fault]]:
     """Return where a request's JSON goes, and what is wrong with its body and its webhook besides their shape."""
     faults: list[Fault] = []
     target = None
     body, webhook = value.get("body"), value.get("webhook")
     if isinstance(body, dict):
-        faults += body_faults(str(value.get("url", DEFAULT_ROUTE)), body)
+        url = str(value.get("url", DEFAULT_ROUTE))
+        faults += body_faults(url, body)
         if not any(fault.param == "body.model" for fault in faults):
             target = routing.resolve(body["model"], config.providers, config.models)
             if target is None:
                 name = body["model"]
                 faults.append(Fault("body.model", f"the model {name!r} is not served here", "model_not_found"))
+        if not faults:
+            faults += _unsupported(target, url, body, config)
     if isinstance(webhook, dict) and isinstance(webhook.get("url"), str):
         wrong = webhook_url.fault(
             webhook["url"],
@@ -145,16 +188,26 @@ def wait_seconds(request: web.Request) -> float:
     """Return how long the caller wants the answer held: `?wait=N`, or `Prefer: wait=N` (RFC 7240); at most 60."""
     text = request.query.get("wait")
     if text is None:
-        for preference in ",".join(request.headers.getall("Prefer", ())).split(","):
-            name, _, value = preference.partition(";")[0].partition("=")
-            if name.strip().lower() == "wait":
-                text = value.strip(' "')
+        for name, value in _preferences(request):
+            if name == "wait":
+                text = value
     if text is None:
         return 0.0
     try:
         return float(min(max(int(text), 0), LONGEST_WAIT))
     except ValueError:
         raise ApiError(400, "wait must be a whole number of seconds.", param="wait") from None
+
+
+def respond_async(request: web.Request) -> bool:
+    """Tell whether the caller prefers 202 and the job to waiting for the answer (RFC 7240)."""
+    return "respond-async" in (name for name, _ in _preferences(request))
+
+
+def _preferences(request: web.Request) -> Iterator[tuple[str, str]]:
+    for preference in ",".join(request.headers.getall("Prefer", ())).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        yield name.strip().lower(), value.strip(' "')
 
 
 def limit(request: web.Request, *, default: int = 20, most: int = 100) -> int:

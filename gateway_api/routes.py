@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from gateway_api import batches, health, jobs, webhooks
+from gateway_api import batches, events, health, jobs, models, synchronous, webhooks
 
 OPEN = frozenset({"/", "/healthz", "/readyz"})
 """What needs no key."""
@@ -16,6 +16,7 @@ ROUTES = [
     web.post("/v1/jobs/retry", jobs.retry_many),
     web.get("/v1/jobs/{id}", jobs.retrieve),
     web.get("/v1/jobs/{id}/attempts", jobs.attempts),
+    web.get("/v1/jobs/{id}/events", events.events),
     web.post("/v1/jobs/{id}/cancel", jobs.cancel),
     web.post("/v1/jobs/{id}/retry", jobs.retry),
     web.post("/v1/batches", batches.create),
@@ -23,5 +24,11 @@ ROUTES = [
     web.get("/v1/batches/{id}", batches.retrieve),
     web.get("/v1/batches/{id}/results", batches.results),
     web.post("/v1/batches/{id}/cancel", batches.cancel),
+    web.post("/v1/chat/completions", synchronous.chat),
+    web.post("/v1/chat", synchronous.chat),
+    web.post("/v1/embeddings", synchronous.embeddings),
+    web.post("/v1/responses", synchronous.responses),
+    web.get("/v1/models", models.list_),
+    web.get("/v1/models/{model:.+}", models.retrieve),
     web.get("/v1/webhook_signing_secret", webhooks.signing_secret),
 ]

@@ -3,9 +3,8 @@
 What is wrong is said all at once, with file, line and fix. What comes from the environment alone is in `settings`.
 """
 
-import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,9 +22,9 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
-from pydantic_core import ErrorDetails
 
-from shared import pricing, providers, routing
+from shared import catalog, pricing, providers, routing
+from shared.config_faults import in_words, suggestion
 from shared.document import LARGEST, At, Document
 from shared.errors import ConfigError
 from shared.webhook_url import Network
@@ -65,7 +64,18 @@ def _http_url(value: str) -> str:
 
 def _known_kind(value: str) -> str:
     if value not in providers.kinds():
-        raise ValueError("is not a kind of provider" + _suggestion(value, providers.kinds()))
+        raise ValueError("is not a kind of provider" + suggestion(value, providers.kinds()))
+    try:
+        providers.adapter(value)
+    except ImportError:
+        raise ValueError(f"needs packages that are not installed; install sluice[{value}]") from None
+    return value
+
+
+def _where_it_is_needed(value: str | None, info: ValidationInfo) -> str | None:
+    kind = info.data.get("kind")
+    if value is None and kind and not providers.adapter(kind).DEFAULT_BASE_URL:
+        raise ValueError(f"is required: the kind `{kind}` has no address of its own")
     return value
 
 
@@ -76,7 +86,7 @@ def _target(value: str, info: ValidationInfo) -> str:
         raise ValueError("must be provider/model") from None
     configured = info.context["providers"] if info.context else None
     if configured is not None and provider not in configured:
-        raise ValueError("names a provider that is not configured" + _suggestion(provider, configured))
+        raise ValueError("names a provider that is not configured" + suggestion(provider, configured))
     return value
 
 
@@ -111,10 +121,21 @@ class Key(_Closed):
     weight: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1_000_000)] = 1.0
 
 
+_Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+
+
 class UpstreamModel(_Closed):
-    """A provider's own model. Without a price here, the vendor's list price counts."""
+    """A provider's own model. What is not said here is as the catalogue and the vendor's price list have it.
+
+    `context_window` and `max_output` are in tokens; a model with `vision` takes images.
+    """
 
     price: pricing.Price | None = None
+    context_window: _Count | None = None
+    max_output: _Count | None = None
+    tools: bool | None = None
+    json_schema: bool | None = None
+    vision: bool | None = None
 
 
 def _with_values(keys: tuple[Key, ...]) -> tuple[Key, ...]:
@@ -128,10 +149,41 @@ class Provider(_Closed):
     """
 
     kind: Annotated[str, AfterValidator(_known_kind)]
-    base_url: Annotated[str, AfterValidator(_http_url)] | None = None
+    base_url: Annotated[
+        Annotated[str, AfterValidator(_http_url)] | None,
+        AfterValidator(_where_it_is_needed),
+        Field(validate_default=True),
+    ] = None
     keys: Annotated[tuple[Key, ...], AfterValidator(_with_values)] = ()
     timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)] = 120.0
     models: dict[str, UpstreamModel] = {}
+
+    @property
+    def at_vendor(self) -> bool:
+        """Whether calls go to the vendor itself and not to another server that speaks its dialect.
+
+        Only of the vendor it is known what its models can do and what they cost.
+        """
+        own = providers.adapter(self.kind).DEFAULT_BASE_URL
+        return not (self.base_url and own) or _site(self.base_url) == _site(own)
+
+    def serves(self, model: str) -> bool:
+        """Whether the vendor is known to have a model; the simulated provider answers to any name, so to none."""
+        return self.kind != "simulated" and self.at_vendor and catalog.capabilities(self.kind, model) is not None
+
+
+def capabilities_of(provider: Provider, model: str) -> catalog.Capabilities | None:
+    """Return what a provider's model can do: what the configuration says, else the catalogue; None for not known."""
+    found = catalog.capabilities(provider.kind, model) if provider.at_vendor else None
+    if model not in provider.models:
+        return found
+    stated = provider.models[model].model_dump(exclude={"price"}, exclude_none=True)
+    return catalog.corrected(found, **stated) if stated else found
+
+
+def _site(url: str) -> list[str]:
+    """Return the end of a host's name: a vendor's regions differ in what stands before it."""
+    return (urlsplit(url).hostname or "").split(".")[-2:]
 
 
 class Model(_Closed):
@@ -188,15 +240,23 @@ def load(path: Path, env: Mapping[str, str]) -> Config:
         except ValidationError as error:
             for found in error.errors(include_url=False, include_input=False):
                 at = tuple(part for part in found["loc"] if part != "[key]")
-                document.fault(at, _in_words(found, at), of_value=True)
+                document.fault(at, in_words(found, str(at[-1]), _keys_at(at[:-1])), of_value=True)
     # None: a message from pydantic may hold a value, and a chained exception is printed with its cause.
     raise ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(set(document.faults)))) from None
 
 
+_KEYS_IN_ENVIRONMENT = {"OPENAI_API_KEY": "openai", "ANTHROPIC_API_KEY": "anthropic", "GEMINI_API_KEY": "gemini"}
+
+
 def _found(env: Mapping[str, str]) -> Config:
-    if key := env.get("OPENAI_API_KEY"):
-        openai = Provider(kind="openai", keys=(Key(name="OPENAI_API_KEY", value=SecretStr(key)),))
-        return Config(providers={"openai": openai}, source="environment: OPENAI_API_KEY")
+    found = {
+        kind: Provider(kind=kind, keys=(Key(name=variable, value=SecretStr(env[variable])),))
+        for variable, kind in _KEYS_IN_ENVIRONMENT.items()
+        if env.get(variable)
+    }
+    if found:
+        source = ", ".join(key.name for provider in found.values() for key in provider.keys)
+        return Config(providers=found, source=f"environment: {source}")
     return Config(
         providers={"simulated": Provider(kind="simulated")},
         source="simulated: no configuration file and no provider key in the environment",
@@ -222,30 +282,6 @@ _SHAPES: dict[At, type[Any]] = {
     ("models", "*"): Model,
     ("webhooks",): Webhooks,
 }
-_WORDS = {
-    "missing": "is required",
-    "model_type": "must be a mapping",
-    "dict_type": "must be a mapping",
-    "dataclass_type": "must be a mapping",
-    "tuple_type": "must be a list",
-    "string_type": "must be text",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "decimal_type": "must be a number",
-    "decimal_parsing": "must be a number",
-    "too_short": "must not be empty",
-    "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must be lower-case letters, digits, `-` and `_`, at most 63, the first no `-` or `_`",
-}
-
-
-def _in_words(found: ErrorDetails, at: At) -> str:
-    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return "is not a key here" + _suggestion(str(at[-1]), _keys_at(at[:-1]))
-    plain = re.sub(r"^\w+ should", "must", found["msg"].removeprefix("Value error, "))
-    return _WORDS.get(found["type"], plain)
 
 
 def _keys_at(at: At) -> list[str]:
@@ -253,8 +289,3 @@ def _keys_at(at: At) -> list[str]:
         if len(pattern) == len(at) and all(part in ("*", found) for part, found in zip(pattern, at, strict=True)):
             return [field.name for field in fields(shape)] if is_dataclass(shape) else list(shape.model_fields)
     return []
-
-
-def _suggestion(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; there are: {', '.join(known)}" if known else ""

@@ -34,32 +34,43 @@ class Handling:
     """What follows from an error kind.
 
     `retry`: the same target may do better later. `charge`: it counts against the job's attempts. `rest`: the lane takes
-    no further job until the provider's Retry-After has passed. `type`: the `error.type` a caller sees.
+    no further job until the provider's Retry-After has passed. `type`: the `error.type` a caller sees. `status` and
+    `code`: what a synchronous caller gets, the code where OpenAI has one of its own for it.
     """
 
     retry: bool
     charge: bool
     rest: bool
     type: Literal["invalid_request_error", "rate_limit_error", "provider_error", "timeout_error", "internal_error"]
+    status: int
+    code: str | None = None
 
 
 HANDLING: dict[ErrorKind, Handling] = {
-    ErrorKind.RATE_LIMITED: Handling(retry=True, charge=False, rest=True, type="rate_limit_error"),
-    ErrorKind.OVERLOADED: Handling(retry=True, charge=True, rest=True, type="provider_error"),
-    ErrorKind.QUOTA_EXHAUSTED: Handling(retry=False, charge=True, rest=False, type="rate_limit_error"),
-    ErrorKind.SERVER_ERROR: Handling(retry=True, charge=True, rest=False, type="provider_error"),
-    ErrorKind.TIMEOUT: Handling(retry=True, charge=True, rest=False, type="timeout_error"),
-    ErrorKind.CONNECTION: Handling(retry=True, charge=True, rest=False, type="provider_error"),
-    ErrorKind.INVALID_RESPONSE: Handling(retry=True, charge=True, rest=False, type="provider_error"),
-    ErrorKind.INVALID_REQUEST: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
-    ErrorKind.UNSUPPORTED: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
-    ErrorKind.CONTEXT_TOO_LONG: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
-    ErrorKind.CONTENT_FILTERED: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
-    ErrorKind.INVALID_KEY: Handling(retry=False, charge=True, rest=False, type="provider_error"),
-    ErrorKind.MODEL_NOT_FOUND: Handling(retry=False, charge=True, rest=False, type="invalid_request_error"),
-    ErrorKind.RESPONSE_TOO_LARGE: Handling(retry=False, charge=True, rest=False, type="provider_error"),
-    ErrorKind.LEASE_LOST: Handling(retry=True, charge=True, rest=False, type="internal_error"),
-    ErrorKind.INTERNAL: Handling(retry=True, charge=True, rest=False, type="internal_error"),
+    ErrorKind.RATE_LIMITED: Handling(
+        retry=True, charge=False, rest=True, type="rate_limit_error", status=429, code="rate_limit_exceeded"
+    ),
+    ErrorKind.OVERLOADED: Handling(retry=True, charge=True, rest=True, type="provider_error", status=503),
+    ErrorKind.QUOTA_EXHAUSTED: Handling(
+        retry=False, charge=True, rest=False, type="rate_limit_error", status=429, code="insufficient_quota"
+    ),
+    ErrorKind.SERVER_ERROR: Handling(retry=True, charge=True, rest=False, type="provider_error", status=502),
+    ErrorKind.TIMEOUT: Handling(retry=True, charge=True, rest=False, type="timeout_error", status=504),
+    ErrorKind.CONNECTION: Handling(retry=True, charge=True, rest=False, type="provider_error", status=502),
+    ErrorKind.INVALID_RESPONSE: Handling(retry=True, charge=True, rest=False, type="provider_error", status=502),
+    ErrorKind.INVALID_REQUEST: Handling(retry=False, charge=True, rest=False, type="invalid_request_error", status=400),
+    ErrorKind.UNSUPPORTED: Handling(retry=False, charge=True, rest=False, type="invalid_request_error", status=400),
+    ErrorKind.CONTEXT_TOO_LONG: Handling(
+        retry=False, charge=True, rest=False, type="invalid_request_error", status=400, code="context_length_exceeded"
+    ),
+    ErrorKind.CONTENT_FILTERED: Handling(
+        retry=False, charge=True, rest=False, type="invalid_request_error", status=400, code="content_filter"
+    ),
+    ErrorKind.INVALID_KEY: Handling(retry=False, charge=True, rest=False, type="provider_error", status=502),
+    ErrorKind.MODEL_NOT_FOUND: Handling(retry=False, charge=True, rest=False, type="invalid_request_error", status=404),
+    ErrorKind.RESPONSE_TOO_LARGE: Handling(retry=False, charge=True, rest=False, type="provider_error", status=502),
+    ErrorKind.LEASE_LOST: Handling(retry=True, charge=True, rest=False, type="internal_error", status=502),
+    ErrorKind.INTERNAL: Handling(retry=True, charge=True, rest=False, type="internal_error", status=500),
 }
 
 
@@ -94,7 +105,10 @@ class SluiceError(Exception):
 
 
 class ApiError(SluiceError):
-    """An answer to a caller: HTTP status and OpenAI's `{"error": {message, type, param, code}}`."""
+    """An answer to a caller: HTTP status and OpenAI's `{"error": {message, type, param, code}}`.
+
+    `should_retry` tells the official SDKs whether sending the request again makes sense; None leaves it to the status.
+    """
 
     def __init__(
         self,
@@ -106,6 +120,7 @@ class ApiError(SluiceError):
         param: str | None = None,
         faults: tuple[Fault, ...] = (),
         retry_after: int | None = None,
+        should_retry: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -115,6 +130,7 @@ class ApiError(SluiceError):
         self.param = param
         self.faults = faults
         self.retry_after = retry_after
+        self.should_retry = should_retry
 
 
 class Unavailable(ApiError):

@@ -1,9 +1,10 @@
 """What a call costs, in nano-dollars (10⁻⁹ USD), as integers. An unknown price is None, never 0.
 
-A price in the configuration wins; else genai-prices knows the vendors' list prices. Its data is the installed
-version's: prices are never fetched.
+A price in the configuration wins; else genai-prices knows the vendors' list prices, for calls to the vendor itself.
+Its data is the installed version's: prices are never fetched.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -22,28 +23,92 @@ _MILLION = Decimal(10**6)
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per million tokens; without `cached_input`, cached tokens cost as much as others."""
+    """USD per million tokens.
+
+    Cached and cache-written tokens cost as much as other input where no price of their own is given, reasoning as
+    much as other output.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     input: Annotated[Decimal, Field(ge=0)]
     output: Annotated[Decimal, Field(ge=0)]
     cached_input: Annotated[Decimal, Field(ge=0)] | None = None
+    cache_write: Annotated[Decimal, Field(ge=0)] | None = None
+    reasoning: Annotated[Decimal, Field(ge=0)] | None = None
 
 
 SIMULATED = Price(input=Decimal("0.10"), cached_input=Decimal("0.05"), output=Decimal("0.40"))
 """What the simulated provider pretends to cost, for figures to show."""
 
 
-def cost_nanos(kind: str, model: str, usage: Usage, *, price: Price | None = None) -> int | None:
-    """Return what a call of `usage` costs at a provider of `kind`, None where the model's price is unknown."""
-    if price is None and kind == "simulated":
-        price = SIMULATED
+# The list's names of vendors, where they are not our kinds.
+_VENDORS = {
+    "azure_openai": "azure",
+    "bedrock": "aws",
+    "fireworks_ai": "fireworks",
+    "gemini": "google",
+    "moonshot": "moonshotai",
+    "together_ai": "together",
+    "vertex_ai": "google",
+    "xai": "x-ai",
+}
+_HALF = Decimal("0.5")
+_LIST = Decimal(1)
+# What is asked for at another pace costs so much of the list price. A tier that is not here has no known price.
+_USUAL_TIERS = frozenset({"auto", "default", "standard", "on_demand"})
+_TIERS = {
+    "anthropic": {"batch": _HALF},
+    "azure_openai": {"batch": _HALF},
+    "bedrock": {"batch": _HALF, "flex": _HALF},
+    "gemini": {"batch": _HALF, "flex": _HALF},
+    "groq": {"batch": _HALF, "flex": _LIST},
+    "mistral": {"batch": _HALF},
+    "openai": {"batch": _HALF, "flex": _HALF},
+}
+_OPENAI_PRIORITY = {
+    "gpt-4.1": Decimal("1.75"),
+    "gpt-4.1-mini": Decimal("1.75"),
+    "gpt-4.1-nano": Decimal(2),
+    "gpt-4o": Decimal("1.7"),
+    "gpt-4o-2024-05-13": Decimal("1.75"),
+    "gpt-5": Decimal(2),
+    "gpt-5-codex": Decimal(2),
+    "gpt-5-mini": Decimal("1.8"),
+    "gpt-5.1": Decimal(2),
+    "gpt-5.1-codex": Decimal(2),
+    "gpt-5.2": Decimal(2),
+    "gpt-5.4": Decimal(2),
+    "gpt-5.4-mini": Decimal(2),
+    "gpt-5.5": Decimal("2.5"),
+}
+_SNAPSHOT = re.compile(r"-20\d\d-\d\d-\d\d$")
+
+
+def cost_nanos(
+    kind: str,
+    model: str,
+    usage: Usage,
+    *,
+    price: Price | None = None,
+    service_tier: str | None = None,
+    listed: bool = True,
+) -> int | None:
+    """Return what a call of `usage` costs at a provider of `kind`, None where the model's price is unknown.
+
+    `price` is the configured one. Without it the vendor's list price counts, unless `listed` is False because the
+    calls go to somebody else's server. `service_tier` is the pace the answer was served at (`batch`, `flex`): it
+    scales both; one whose price is not known makes a list price unknown, and leaves a configured one as it is.
+    """
+    if kind == "simulated":
+        price = price or SIMULATED
+    if kind == "litellm":  # its names say their vendor first
+        kind, _, model = model.partition("/")
+    scale = _scale(kind, model, service_tier)
     if price is not None:
-        cached = price.input if price.cached_input is None else price.cached_input
-        return _nanos(_Rates(price.input, cached, price.input, price.output).dollars(usage))
-    listed = _listed(kind, model)
-    return None if listed is None else _nanos(listed(usage))
+        return _nanos(_configured(price).dollars(usage) * (_LIST if scale is None else scale))
+    dollars = _list_price(kind, model) if listed else None
+    return None if dollars is None or scale is None else _nanos(dollars(usage) * scale)
 
 
 def usd(nanos: int) -> str:
@@ -61,6 +126,7 @@ class _Rates:
     cached: Decimal
     cache_write: Decimal
     output: Decimal
+    reasoning: Decimal
 
     def dollars(self, usage: Usage) -> Decimal:
         fresh = usage.input - usage.cached - usage.cache_write
@@ -68,12 +134,32 @@ class _Rates:
             fresh * self.input
             + usage.cached * self.cached
             + usage.cache_write * self.cache_write
-            + usage.output * self.output
+            + (usage.output - usage.reasoning) * self.output
+            + usage.reasoning * self.reasoning
         ) / _MILLION
 
 
+def _configured(price: Price) -> _Rates:
+    return _Rates(
+        input=price.input,
+        cached=price.input if price.cached_input is None else price.cached_input,
+        cache_write=price.input if price.cache_write is None else price.cache_write,
+        output=price.output,
+        reasoning=price.output if price.reasoning is None else price.reasoning,
+    )
+
+
+def _scale(kind: str, model: str, service_tier: str | None) -> Decimal | None:
+    tier = (service_tier or "default").lower()
+    if tier in _USUAL_TIERS:
+        return _LIST
+    if kind == "openai" and tier == "priority":
+        return _OPENAI_PRIORITY.get(model) or _OPENAI_PRIORITY.get(_SNAPSHOT.sub("", model))
+    return _TIERS.get(kind, {}).get(tier)
+
+
 @lru_cache(maxsize=1024)
-def _listed(kind: str, model: str) -> Callable[[Usage], Decimal] | None:
+def _list_price(kind: str, model: str) -> Callable[[Usage], Decimal] | None:
     """Return what gives a model's list price of a usage in USD, None for a model that is not listed.
 
     Asking the list anew for each call would take longer than everything else that is computed for a job, so its rates
@@ -96,17 +182,23 @@ def _listed(kind: str, model: str) -> Callable[[Usage], Decimal] | None:
         cached=ask(Usage(input=million, cached=million)),
         cache_write=ask(Usage(input=million, cache_write=million)),
         output=ask(Usage(output=million)),
+        reasoning=ask(Usage(output=million, reasoning=million)),
     ).dollars
 
 
 def _calculation(kind: str, model: str, usage: Usage) -> PriceCalculation:
+    vendor = _VENDORS.get(kind, kind)
     counts = genai_prices.Usage(
         input_tokens=usage.input,
         cache_read_tokens=usage.cached,
         cache_write_tokens=usage.cache_write,
         output_tokens=usage.output,
+        output_reasoning_tokens=usage.reasoning,
     )
-    return genai_prices.calc_price(counts, model_ref=model, provider_id=kind)
+    found = genai_prices.calc_price(counts, model_ref=model.removeprefix("models/"), provider_id=vendor)
+    if found.provider.id != vendor:  # it takes any name with `openai` in it for OpenAI's
+        raise LookupError(vendor)
+    return found
 
 
 def _nanos(dollars: Decimal) -> int:

@@ -30,7 +30,10 @@ def usage(row: Any) -> dict[str, Any] | None:
         "prompt_tokens": row.input_tokens,
         "completion_tokens": row.output_tokens or 0,
         "total_tokens": row.input_tokens + (row.output_tokens or 0),
-        "prompt_tokens_details": {"cached_tokens": row.cached_tokens or 0},
+        "prompt_tokens_details": {
+            "cached_tokens": row.cached_tokens or 0,
+            "cache_write_tokens": row.cache_write_tokens or 0,
+        },
         "completion_tokens_details": {"reasoning_tokens": row.reasoning_tokens or 0},
     }
 
@@ -132,7 +135,7 @@ def batch(row: Any) -> dict[str, Any]:
         },
         "usage": {
             "input_tokens": row.input_tokens,
-            "input_tokens_details": {"cached_tokens": row.cached_tokens},
+            "input_tokens_details": {"cached_tokens": row.cached_tokens, "cache_write_tokens": row.cache_write_tokens},
             "output_tokens": row.output_tokens,
             "output_tokens_details": {"reasoning_tokens": row.reasoning_tokens},
             "total_tokens": row.input_tokens + row.output_tokens,

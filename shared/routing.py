@@ -23,6 +23,9 @@ class ProviderModels(Protocol):
     def models(self) -> Mapping[str, object]:
         """The upstream models it lists; empty: it takes any name."""
 
+    def serves(self, model: str) -> bool:
+        """Whether its vendor is known to have a model."""
+
 
 class ModelTargets(Protocol):
     """The part of a configured model that routing reads."""
@@ -35,8 +38,9 @@ class ModelTargets(Protocol):
 def resolve(model: str, providers: Mapping[str, ProviderModels], models: Mapping[str, ModelTargets]) -> Target | None:
     """Return the target for the name a caller used, or None where nothing serves it.
 
-    In this order: a configured model, `provider/model` named directly, an upstream model that one provider lists, and,
-    where exactly one provider is configured and lists no models, any name.
+    In this order: a configured model; `provider/model` named directly; an upstream model that one provider lists;
+    where exactly one provider is configured and lists no models, any name; and the first of several that list none and
+    whose vendor is known to have the model.
     """
     if model in models:
         return parse(models[model].targets[0])
@@ -49,6 +53,10 @@ def resolve(model: str, providers: Mapping[str, ProviderModels], models: Mapping
     if len(providers) == 1:
         (name, options), *_ = providers.items()
         if not options.models and model:
+            return Target(name, model)
+        return None
+    for name, options in providers.items():
+        if model and not options.models and options.serves(model):
             return Target(name, model)
     return None
 

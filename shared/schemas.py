@@ -20,7 +20,7 @@ from pydantic import (
 
 from shared.errors import Fault
 
-Route = Literal["/v1/chat/completions", "/v1/embeddings"]
+Route = Literal["/v1/chat/completions", "/v1/embeddings", "/v1/responses"]
 DEFAULT_ROUTE: Route = "/v1/chat/completions"
 
 MOST_FAULTS = 100
@@ -123,11 +123,14 @@ def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
                     for index, message in enumerate(messages)
                     if not isinstance(message, dict) or not isinstance(message.get("role"), str)
                 ]
-            if body.get("stream"):
-                faults.append(Fault("body.stream", "streaming is not available for queued jobs"))
         case "/v1/embeddings":
             if not isinstance(body.get("input"), str | list) or not body["input"]:
                 faults.append(Fault("body.input", "must be a non-empty string or list"))
+        case "/v1/responses":
+            if not isinstance(body.get("input"), str | list) or not body["input"]:
+                faults.append(Fault("body.input", "must be a non-empty string or list"))
+            if body.get("background"):
+                faults.append(Fault("body.background", "is not available: submit a job", "unsupported_parameter"))
     return faults
 
 

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     worker_slots: int = Field(500, gt=0, description="calls one worker process has in flight at most")
     connect_timeout: float = Field(10.0, gt=0)
     job_timeout: float = Field(900.0, gt=0, description="longest a call may take, whatever its provider's timeout")
+    sync_timeout: float = Field(600.0, gt=0, description="longest a synchronous request waits for its answer")
     lease: float = Field(10.0, gt=0, description="a worker that is silent for so long has lost its jobs")
     renewal: float = Field(3.0, gt=0, description="how often a worker renews its lease")
     shutdown_grace: float = Field(5.0, gt=0, description="how long running calls may finish after SIGTERM")

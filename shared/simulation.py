@@ -4,22 +4,23 @@ A request may say itself how it wants to be treated, in a `simulate` object of i
 
 | field | meaning |
 |---|---|
-| `latency_ms` | how long the answer takes |
+| `latency_ms` | how long the answer takes, or a streamed one until it begins |
+| `chunk_ms` | how long each further chunk of a streamed answer takes |
 | `output_tokens` | how many tokens the answer is said to have |
 | `fail` | one entry for each time the request is seen; past its end the request succeeds |
 | `key` | what makes two requests the same (else their whole body) |
 
-An entry of `fail` is `{"status": 429, "retry_after": 1}`, or "hang", "reset", "truncate", "html", "error_in_200".
+An entry of `fail` is `{"status": 429, "retry_after": 1}`, or "hang", "reset", "truncate", "html", "error_in_200"; for a
+streamed answer also "break" and "stream_error", which end it in the middle.
 
-For a prompt that asks for a summary the answer is a real extractive one: the sentences of the text that say most.
+For a prompt that asks for a summary the answer is a real extractive one: the sentences of the text that say most. For a
+JSON schema it is JSON that fits, and tools that must be called are.
 """
 
-import base64
 import hashlib
 import math
 import random
 import re
-import struct
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
@@ -27,13 +28,11 @@ from typing import Any, Literal
 
 import orjson
 
-from shared import tokens
+from shared import imitation, tokens
 
-Fault = Literal["hang", "reset", "truncate"]
+Fault = Literal["hang", "reset", "truncate", "break"]
 
 SUMMARY_WORDS = 110
-DIMENSIONS = 64
-MOST_INPUTS = 2048
 _LONGEST_SENTENCE = 60
 """In words; what is longer is a list or a table."""
 _LONGEST_LATENCY_MS = 3_600_000.0
@@ -71,13 +70,18 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, and how it goes out: after `latency` seconds, and with which fault in the connection."""
+    """An answer, and how it goes out: after `latency` seconds, and with which fault in the connection.
+
+    A streamed one goes out in `pieces`, the time between them in seconds.
+    """
 
     status: int
     body: bytes = field(repr=False)
     latency: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     fault: Fault | None = None
+    pieces: tuple[bytes, ...] = field(default=(), repr=False)
+    between: float = 0.0
 
 
 def identity(body: dict[str, Any], raw: bytes) -> str:
@@ -95,8 +99,9 @@ def reply(behaviour: Behaviour, path: str, body: dict[str, Any], *, seen: int, s
     rng = random.Random(f"{behaviour.seed} {same} {seen}") if _random(behaviour) else None
     latency = _latency(behaviour, asked, rng)
     planned = asked.get("fail")
-    if isinstance(planned, list) and seen < len(planned):
-        return _planned(planned[seen], latency)
+    broken = planned[seen] if isinstance(planned, list) and seen < len(planned) else None
+    if broken is not None and not (body.get("stream") and broken in ("break", "stream_error")):
+        return _planned(broken, latency)
     if rng is not None:
         for rate, refusal in (
             (behaviour.rate_429, {"status": 429, "retry_after": 1}),
@@ -110,7 +115,10 @@ def reply(behaviour: Behaviour, path: str, body: dict[str, Any], *, seen: int, s
         return _too_long(behaviour.context_tokens, prompt, latency)
     if path.endswith("/embeddings"):
         return _embeddings(behaviour, body, prompt, latency)
-    return _chat(body, asked, same, prompt=prompt, latency=latency)
+    answer = _chat(body, asked, same, prompt)
+    if not body.get("stream"):
+        return Reply(200, orjson.dumps(answer), latency)
+    return _streamed(body, asked, answer, latency, broken)
 
 
 def refusal(status: int, *, retry_after: float | None = None) -> Reply:
@@ -169,25 +177,54 @@ def _too_long(most: int, prompt: int, latency: float) -> Reply:
     return Reply(400, orjson.dumps({"error": shape}), latency)
 
 
-def _chat(body: dict[str, Any], asked: dict[str, Any], same: str, *, prompt: int, latency: float) -> Reply:
+def _chat(body: dict[str, Any], asked: dict[str, Any], same: str, prompt: int) -> dict[str, Any]:
     most = body.get("max_completion_tokens") or body.get("max_tokens")
     most = most if isinstance(most, int) and most > 0 else None
     text, finish = _answer(body, most), "stop"
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    match body.get("response_format"):
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            message["content"] = text = orjson.dumps(imitation.instance(schema, text)).decode()
+        case {"type": "json_object"}:
+            message["content"] = text = orjson.dumps({"answer": text}).decode()
+    if calls := imitation.tool_calls(body, text, same):
+        message, finish = {"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls"
     used = asked.get("output_tokens")
     if not isinstance(used, int) or not 0 <= used <= 10**6:
         used = tokens.count(text, _COUNTED_AS).tokens
     if most is not None and most < used:
         words = text.split()
-        text, used, finish = " ".join(words[: max(1, len(words) * most // used)]), most, "length"
-    answer = {
+        message["content"], used, finish = " ".join(words[: max(1, len(words) * most // used)]), most, "length"
+    return {
         "id": f"chatcmpl-{same[:24]}",
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": body.get("model"),
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": {"prompt_tokens": prompt, "completion_tokens": used, "total_tokens": prompt + used},
     }
-    return Reply(200, orjson.dumps(answer), latency)
+
+
+def _streamed(
+    body: dict[str, Any], asked: dict[str, Any], answer: dict[str, Any], latency: float, broken: Any
+) -> Reply:
+    options = body.get("stream_options")
+    shown = imitation.chunks(answer, include_usage=isinstance(options, dict) and bool(options.get("include_usage")))
+    pieces = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in shown] + [b"data: [DONE]\n\n"]
+    if broken is not None:
+        pieces = pieces[: len(pieces) // 2]
+    if broken == "stream_error":
+        pieces.append(b"data: " + refusal(500).body + b"\n\n")
+    pause = asked.get("chunk_ms")
+    return Reply(
+        200,
+        b"",
+        latency,
+        {"content-type": "text/event-stream"},
+        "break" if broken == "break" else None,
+        tuple(pieces),
+        between=min(max(pause, 0.0), _LONGEST_LATENCY_MS) / 1000 if isinstance(pause, int | float) else 0.0,
+    )
 
 
 def _answer(body: dict[str, Any], most_tokens: int | None) -> str:
@@ -241,27 +278,5 @@ def _is_whole(sentence: str) -> bool:
 
 
 def _embeddings(behaviour: Behaviour, body: dict[str, Any], prompt: int, latency: float) -> Reply:
-    given = body.get("input")
-    several = isinstance(given, list) and not all(isinstance(one, int) for one in given)
-    texts = given if several and isinstance(given, list) else [given]
-    if given in (None, "", []) or len(texts) > MOST_INPUTS:
-        return replace(refusal(400), latency=latency)
-    asked = body.get("dimensions")
-    size = asked if isinstance(asked, int) and 0 < asked <= 4096 else DIMENSIONS
-    as_text = body.get("encoding_format") == "base64"
-    rows = []
-    for index, text in enumerate(texts):
-        vector = _vector(f"{behaviour.seed} {text}", size)
-        shown = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode() if as_text else vector
-        rows.append({"object": "embedding", "index": index, "embedding": shown})
-    usage = {"prompt_tokens": prompt, "total_tokens": prompt}
-    answer = {"object": "list", "model": body.get("model"), "data": rows, "usage": usage}
-    return Reply(200, orjson.dumps(answer), latency)
-
-
-def _vector(seed: str, size: int) -> list[float]:
-    """Return a unit vector in a random direction."""
-    rng = random.Random(seed)
-    drawn = [rng.gauss(0, 1) for _ in range(size)]
-    norm = math.hypot(*drawn)
-    return [one / norm for one in drawn]
+    answer = imitation.embeddings(body, prompt, seed=behaviour.seed)
+    return replace(refusal(400), latency=latency) if answer is None else Reply(200, orjson.dumps(answer), latency)

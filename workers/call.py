@@ -8,6 +8,7 @@ import io
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import orjson
@@ -17,18 +18,21 @@ from shared.config import Key, Provider
 from shared.db.claims import Claim
 from shared.errors import ErrorKind, ProviderError
 from shared.lifecycle import Stop
-from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, adapter
+from shared.providers import Adapter, Call, Completion, Deployment, HttpRequest, HttpResponse
+from shared.serving import serving
+from workers.relay import Relay
 
 LARGE_BODY = 2**19
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a call came to, which key it went out with, and whether it went out at all."""
+    """What a call came to, which key it went out with, whether it went out at all, and the chunks that came of it."""
 
     outcome: Completion | ProviderError | Stop
     key_name: str | None
     sent: bool = True
+    chunks: int = 0
 
 
 def session(*, connections: int, connect_timeout: float) -> aiohttp.ClientSession:
@@ -52,6 +56,7 @@ async def call(
     client: aiohttp.ClientSession,
     claim: Claim,
     provider: Provider,
+    relay: Relay,
     *,
     longest: float,
     most_bytes: int,
@@ -60,9 +65,9 @@ async def call(
     """Run a claimed job's request against its provider; never raises but for cancellation.
 
     It takes at most the provider's time-out, `longest` seconds, and what is left to the job's deadline; an answer of
-    more than `most_bytes` is an error.
+    more than `most_bytes` is an error. The chunks of a streamed answer go to `relay` as they come.
     """
-    speaks = adapter(provider.kind)
+    speaks = serving(provider.kind, claim.url)
     deployment = Deployment(
         provider=claim.provider,
         kind=provider.kind,
@@ -71,45 +76,70 @@ async def call(
     )
     key = pick_key(provider.keys, rng)
     key_name = key.name if key else None
-    asked = Call(claim.url, orjson.loads(claim.body), f"{ids.show('job', claim.id)}-{claim.attempt}")
     limit = min(provider.timeout, longest)
     left = (claim.deadline - datetime.now(UTC)).total_seconds() if claim.deadline else limit
     if left <= 0:
         return Answered(Stop.DEADLINE, key_name, sent=False)
+    asked = Call(
+        claim.url, orjson.loads(claim.body), f"{ids.show('job', claim.id)}-{claim.attempt}", claim.upstream_model
+    )
+    if faults := speaks.faults(asked):
+        said = "; ".join(f"{fault.param}: {fault.message}" for fault in faults)
+        return Answered(ProviderError(ErrorKind.UNSUPPORTED, said), key_name, sent=False)
+    outcome: Completion | ProviderError | Stop
     try:
         request = speaks.request(asked, deployment, key.value.get_secret_value() if key else None)
         async with asyncio.timeout(min(limit, left)):
-            response = await _send(client, request, most_bytes)
+            outcome = await _exchange(client, request, speaks, asked, relay, most_bytes)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        failure = ProviderError(ErrorKind.CONNECTION, f"{type(error).__name__}: {error}"[:500])
-        return Answered(failure, key_name, sent=False)
+        return Answered(_not_connected(error), key_name, sent=False)
     except TimeoutError:
-        if left < limit:
-            return Answered(Stop.DEADLINE, key_name)
-        return Answered(ProviderError(ErrorKind.TIMEOUT, f"no answer within {limit:g} s"), key_name)
+        outcome = Stop.DEADLINE if left < limit else ProviderError(ErrorKind.TIMEOUT, f"no answer within {limit:g} s")
     except (aiohttp.ClientError, OSError) as error:
-        return Answered(ProviderError(ErrorKind.CONNECTION, f"{type(error).__name__}: {error}"[:500]), key_name)
-    if isinstance(response, ProviderError):
-        return Answered(response, key_name)
-    if 200 <= response.status < 300:
-        return Answered(speaks.completion(response, asked), key_name)
-    return Answered(speaks.error(response), key_name)
+        outcome = _not_connected(error)
+    return Answered(outcome, key_name, chunks=relay.sent)
 
 
-async def _send(client: aiohttp.ClientSession, request: HttpRequest, most_bytes: int) -> HttpResponse | ProviderError:
+def _not_connected(error: Exception) -> ProviderError:
+    return ProviderError(ErrorKind.CONNECTION, f"{type(error).__name__}: {error}"[:500])
+
+
+async def _exchange(
+    client: aiohttp.ClientSession, request: HttpRequest, speaks: Adapter, asked: Call, relay: Relay, most_bytes: int
+) -> Completion | ProviderError:
     # A large body goes out in pieces: whole, it would hold up the event loop.
     body = io.BytesIO(request.body) if len(request.body) > LARGE_BODY else request.body
     async with client.request(
         request.method, request.url, headers=request.headers, data=body, allow_redirects=False
     ) as response:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        head = HttpResponse(response.status, headers, b"")
+        good = 200 <= response.status < 300
+        streamed = asked.stream and good and response.content_type != "application/json"
+        reader = speaks.stream(head, asked) if streamed else None
+        if reader is not None:
+            relay.begin()
         pieces, size = [], 0
         async for piece in response.content.iter_any():
             size += len(piece)
             if size > most_bytes:
                 response.close()
-                return ProviderError(
-                    ErrorKind.RESPONSE_TOO_LARGE, f"the answer exceeds {most_bytes} bytes", status=response.status
-                )
-            pieces.append(piece)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return HttpResponse(response.status, headers, b"".join(pieces))
+                message = f"the answer exceeds {most_bytes} bytes"
+                return ProviderError(ErrorKind.RESPONSE_TOO_LARGE, message, status=response.status)
+            if reader is None:
+                pieces.append(piece)
+            else:
+                relay.send(_wanted(reader.feed(piece), asked))
+    if reader is not None:
+        relay.send(_wanted(reader.last(), asked))
+        return reader.end()
+    whole = HttpResponse(response.status, headers, b"".join(pieces))
+    return speaks.completion(whole, asked) if good else speaks.error(whole)
+
+
+def _wanted(chunks: list[dict[str, Any]], asked: Call) -> list[dict[str, Any]]:
+    """Return the chunks that the caller asked for: the one with the usage is always asked of the provider."""
+    options = asked.body.get("stream_options")
+    if isinstance(options, dict) and options.get("include_usage"):
+        return chunks
+    return [chunk for chunk in chunks if chunk.get("choices") != [] or not chunk.get("usage")]

@@ -118,6 +118,7 @@ def transition(
             upstream_request_id=request_id,
             input_tokens=usage.input if usage else None,
             cached_tokens=usage.cached if usage else None,
+            cache_write_tokens=usage.cache_write if usage else None,
             output_tokens=usage.output if usage else None,
             reasoning_tokens=usage.reasoning if usage else None,
             estimated=usage.estimated if usage else False,

@@ -23,6 +23,7 @@ from shared.routing import Target
 from shared.settings import Settings
 from workers.call import Answered, call
 from workers.finish import Finisher, transition
+from workers.relay import Relay
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +66,9 @@ async def run_job(context: Context, held: Held) -> None:
     A job whose lease was lost is another's by now: the finish is fenced, and only what the call used is booked.
     """
     claim = held.claim
-    answered = await _answer(context, held)
-    applied = await _whole(_conclude(context, claim, answered))
+    relay = Relay(context.queue.chunks, claim.id, claim.attempt)
+    answered = await _answer(context, held, relay)
+    applied = await _whole(_conclude(context, claim, answered, relay))
     held.ended = True
     log.debug(
         "job.attempt_ended",
@@ -79,25 +81,27 @@ async def run_job(context: Context, held: Held) -> None:
         raise asyncio.CancelledError
 
 
-async def _answer(context: Context, held: Held) -> Answered:
+async def _answer(context: Context, held: Held, relay: Relay) -> Answered:
     try:
         return await call(
             context.client,
             held.claim,
             context.config.providers[held.claim.provider],
+            relay,
             longest=context.settings.job_timeout,
             most_bytes=context.settings.max_response_bytes,
             rng=context.rng,
         )
     except asyncio.CancelledError:
-        return Answered(held.stop or Stop.SHUTDOWN, None)
+        return Answered(held.stop or Stop.SHUTDOWN, None, chunks=relay.sent)
     except Exception as error:
         log.exception("job.crashed", job=ids.show("job", held.claim.id), attempt=held.claim.attempt)
         return Answered(ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"), None, sent=False)
 
 
-async def _conclude(context: Context, claim: Claim, answered: Answered) -> Applied:
+async def _conclude(context: Context, claim: Claim, answered: Answered, relay: Relay) -> Applied:
     change = await _decide(context, claim, answered)
+    await relay.end()  # who hears of the end finds every chunk
     await _rest_lane(context.queue, claim, answered.outcome)
     return await context.finisher.finish(change)
 
@@ -121,16 +125,18 @@ async def _decide(context: Context, claim: Claim, answered: Answered) -> Transit
     usage, cost = None, None
     try:
         usage = await _usage(claim, answered) if answered.sent else None
-        cost = None if usage is None else _cost(context.config.providers[claim.provider], claim.upstream_model, usage)
+        tier = answered.outcome.service_tier if isinstance(answered.outcome, Completion) else None
+        provider = context.config.providers[claim.provider]
+        cost = None if usage is None else _cost(provider, claim.upstream_model, usage, tier)
     except Exception:
         # What a call cost may be unknown; that it was answered is not.
         log.exception("job.not_priced", job=ids.show("job", claim.id), attempt=claim.attempt)
     return transition(claim, verdict, usage=usage, cost_nanos=cost, key_name=answered.key_name)
 
 
-def _cost(provider: Provider, model: str, usage: Usage) -> int | None:
+def _cost(provider: Provider, model: str, usage: Usage, tier: str | None) -> int | None:
     price = provider.models[model].price if model in provider.models else None
-    return pricing.cost_nanos(provider.kind, model, usage, price=price)
+    return pricing.cost_nanos(provider.kind, model, usage, price=price, listed=provider.at_vendor, service_tier=tier)
 
 
 async def _usage(claim: Claim, answered: Answered) -> Usage | None:
@@ -141,12 +147,11 @@ async def _usage(claim: Claim, answered: Answered) -> Usage | None:
         case Completion(body=body):
             asked, answer = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model), len(body) // 4
             return Usage(input=asked, output=answer, estimated=True)
-        case ProviderError(kind=kind) if kind not in _PERHAPS_CHARGED:
+        case ProviderError(kind=kind) if kind not in _PERHAPS_CHARGED and not answered.chunks:
             return None
         case _:
-            return Usage(
-                input=await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model), estimated=True
-            )
+            asked = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model)
+            return Usage(input=asked, output=answered.chunks, estimated=True)  # a chunk is about a token
 
 
 async def _rest_lane(queue: Queue, claim: Claim, outcome: Outcome) -> None:

@@ -9,10 +9,11 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 metadata = MetaData()
 
 _moment = DateTime(timezone=True)
+_KINDS = ("input", "cached", "cache_write", "output", "reasoning")
 
 
 def _tokens() -> list[Column[int]]:
-    return [Column(f"{kind}_tokens", BigInteger) for kind in ("input", "cached", "output", "reasoning")]
+    return [Column(f"{kind}_tokens", BigInteger) for kind in _KINDS]
 
 
 jobs = Table(
@@ -87,10 +88,7 @@ batches = Table(
         for name in ("total", "completed", "failed", "cancelled", "expired")
     ),
     Column("sequence", BigInteger, nullable=False, server_default=text("0")),
-    *(
-        Column(f"{kind}_tokens", BigInteger, nullable=False, server_default=text("0"))
-        for kind in ("input", "cached", "output", "reasoning")
-    ),
+    *(Column(f"{kind}_tokens", BigInteger, nullable=False, server_default=text("0")) for kind in _KINDS),
     Column("cost_nanos", BigInteger, nullable=False, server_default=text("0")),
     Column("unpriced", Integer, nullable=False, server_default=text("0")),
     Column("metadata", JSONB, nullable=False),

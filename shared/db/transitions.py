@@ -35,6 +35,7 @@ class AttemptEnd:
     upstream_request_id: str | None = None
     input_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     estimated: bool = False
@@ -96,11 +97,12 @@ WITH f AS (
         CAST(:a_status AS text[]), CAST(:a_charged AS boolean[]), CAST(:a_started_at AS timestamptz[]),
         CAST(:a_ended_at AS timestamptz[]), CAST(:a_provider AS text[]), CAST(:a_deployment AS text[]),
         CAST(:a_key_name AS text[]), CAST(:a_error AS text[]), CAST(:a_upstream_request_id AS text[]),
-        CAST(:a_input_tokens AS bigint[]), CAST(:a_cached_tokens AS bigint[]), CAST(:a_output_tokens AS bigint[]),
+        CAST(:a_input_tokens AS bigint[]), CAST(:a_cached_tokens AS bigint[]),
+        CAST(:a_cache_write_tokens AS bigint[]), CAST(:a_output_tokens AS bigint[]),
         CAST(:a_reasoning_tokens AS bigint[]), CAST(:a_estimated AS boolean[]), CAST(:a_cost_nanos AS bigint[])
     ) AS f(id, tenant_id, batch_id, attempt, was, status, at, run_at, error, result, delivery_id,
            a_status, charged, started_at, ended_at, provider, deployment, key_name, a_error, upstream_request_id,
-           input_tokens, cached_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos)
+           input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos)
 ), b AS MATERIALIZED (
     SELECT id, sequence FROM batches WHERE id IN (SELECT batch_id FROM f) ORDER BY id FOR UPDATE
 ), j AS (
@@ -114,6 +116,7 @@ WITH f AS (
         deployment = COALESCE(f.deployment, jobs.deployment),
         input_tokens = COALESCE(f.input_tokens, jobs.input_tokens),
         cached_tokens = COALESCE(f.cached_tokens, jobs.cached_tokens),
+        cache_write_tokens = COALESCE(f.cache_write_tokens, jobs.cache_write_tokens),
         output_tokens = COALESCE(f.output_tokens, jobs.output_tokens),
         reasoning_tokens = COALESCE(f.reasoning_tokens, jobs.reasoning_tokens),
         cost_nanos = CASE WHEN (f.input_tokens IS NOT NULL AND f.cost_nanos IS NULL)
@@ -125,21 +128,22 @@ WITH f AS (
     WHERE jobs.id = f.id AND jobs.tenant_id = f.tenant_id AND jobs.attempt = f.attempt AND jobs.status = f.was
     RETURNING jobs.id, jobs.attempt, jobs.tenant_id, jobs.batch_id, jobs.status, jobs.webhook,
         f.was, f.rank, f.result, f.delivery_id, f.at,
-        f.input_tokens, f.cached_tokens, f.output_tokens, f.reasoning_tokens, f.cost_nanos
+        f.input_tokens, f.cached_tokens, f.cache_write_tokens, f.output_tokens, f.reasoning_tokens, f.cost_nanos
 ), r AS (
     INSERT INTO results (job_id, body) SELECT id, result FROM j WHERE result IS NOT NULL AND status = 'completed'
     ON CONFLICT (job_id) DO UPDATE SET body = excluded.body
 ), a AS (
     INSERT INTO attempts (job_id, number, tenant_id, provider, deployment, key_name, status, charged, started_at,
-        ended_at, error, upstream_request_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens, estimated,
-        cost_nanos)
+        ended_at, error, upstream_request_id, input_tokens, cached_tokens, cache_write_tokens, output_tokens,
+        reasoning_tokens, estimated, cost_nanos)
     SELECT id, attempt, tenant_id, provider, deployment, key_name, a_status, charged, started_at,
-        ended_at, a_error::jsonb, upstream_request_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-        estimated, cost_nanos
+        ended_at, a_error::jsonb, upstream_request_id, input_tokens, cached_tokens, cache_write_tokens, output_tokens,
+        reasoning_tokens, estimated, cost_nanos
     FROM f WHERE a_status IS NOT NULL
     ON CONFLICT (job_id, number) DO UPDATE SET deployment = excluded.deployment, key_name = excluded.key_name,
         upstream_request_id = excluded.upstream_request_id, input_tokens = excluded.input_tokens,
-        cached_tokens = excluded.cached_tokens, output_tokens = excluded.output_tokens,
+        cached_tokens = excluded.cached_tokens, cache_write_tokens = excluded.cache_write_tokens,
+        output_tokens = excluded.output_tokens,
         reasoning_tokens = excluded.reasoning_tokens, estimated = excluded.estimated, cost_nanos = excluded.cost_nanos
     WHERE attempts.status IN ('lost', 'released') AND excluded.status <> 'lost'
 ), d AS (
@@ -153,6 +157,7 @@ WITH f AS (
         cancelled = cancelled + n.n_cancelled, expired = expired + n.n_expired,
         sequence = sequence + n.ranks,
         input_tokens = input_tokens + n.n_input, cached_tokens = cached_tokens + n.n_cached,
+        cache_write_tokens = cache_write_tokens + n.n_cache_write,
         output_tokens = output_tokens + n.n_output, reasoning_tokens = reasoning_tokens + n.n_reasoning,
         cost_nanos = cost_nanos + n.n_cost, unpriced = unpriced + n.n_unpriced,
         status = CASE WHEN completed + failed + cancelled + expired + n.n_ended < total THEN status
@@ -166,6 +171,7 @@ WITH f AS (
             count(*) FILTER (WHERE status = 'cancelled') AS n_cancelled,
             count(*) FILTER (WHERE status = 'expired') AS n_expired,
             COALESCE(sum(input_tokens), 0) AS n_input, COALESCE(sum(cached_tokens), 0) AS n_cached,
+            COALESCE(sum(cache_write_tokens), 0) AS n_cache_write,
             COALESCE(sum(output_tokens), 0) AS n_output, COALESCE(sum(reasoning_tokens), 0) AS n_reasoning,
             COALESCE(sum(cost_nanos), 0) AS n_cost,
             count(*) FILTER (WHERE input_tokens IS NOT NULL AND cost_nanos IS NULL) AS n_unpriced

@@ -73,6 +73,8 @@ class Upstream:
             reply = self._reply(request.path, raw, id_)
             if reply.latency:
                 await asyncio.sleep(reply.latency)
+            if reply.pieces:
+                return await self._stream(request, reply)
             if reply.fault is not None:
                 return await _break_off(request, reply)
             self._by_status[reply.status] += 1
@@ -84,6 +86,21 @@ class Upstream:
             raise
         finally:
             self._in_flight -= 1
+
+    async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"x-request-id": f"req_sim_{self._calls}", **reply.headers})
+        await response.prepare(request)
+        for piece in reply.pieces:
+            try:
+                await response.write(piece)
+            except ConnectionResetError:
+                raise asyncio.CancelledError from None  # the caller has left
+            if reply.between:
+                await asyncio.sleep(reply.between)
+        if reply.fault is not None:
+            _transport(request).abort()
+        self._by_status[200] += 1
+        return response
 
     def _reply(self, path: str, raw: bytes, id_: str | None) -> Reply:
         try:

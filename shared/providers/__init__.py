@@ -1,5 +1,7 @@
 """Provider adapters: one file per vendor, whose name is the `kind` in the configuration.
 
+Vendors that differ from OpenAI in little share one file: they are rows of the table in `_vendors.py`.
+
 An adapter is a module with a few pure functions (`Adapter` below). It builds a request and reads an answer, whole or
 streamed; who sends it, how long it may take and what a failure costs is decided elsewhere, so no file here does any
 I/O. Files whose name begins with `_` are no vendors: they hold what adapters share.
@@ -12,18 +14,21 @@ from functools import cache
 from typing import Any, Protocol, cast
 
 from shared.errors import Fault, ProviderError
+from shared.providers._vendors import VENDORS
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """What the caller asked for: `url` is the route (`/v1/chat/completions`), `body` the request as JSON values.
 
-    `attempt_id` (`job_…-3`) travels upstream as a client request id, for the vendor's support to find.
+    `attempt_id` (`job_…-3`) travels upstream as a client request id, for the vendor's support to find. `model` is the
+    vendor's own name of what the body names as the caller does.
     """
 
     url: str
     body: dict[str, Any]
     attempt_id: str
+    model: str = ""
 
     @property
     def stream(self) -> bool:
@@ -74,12 +79,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A good answer: `body` is JSON in OpenAI's shape, kept as bytes."""
+    """A good answer: `body` is JSON in OpenAI's shape, kept as bytes; `service_tier` is the one it was served at."""
 
     body: bytes = field(repr=False)
     usage: Usage
     model: str
     request_id: str | None = None
+    service_tier: str | None = None
 
 
 class StreamReader(Protocol):
@@ -87,6 +93,9 @@ class StreamReader(Protocol):
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """Take bytes as they arrive, cut anywhere; return what they complete, as chunks in OpenAI's shape."""
+
+    def last(self) -> list[dict[str, Any]]:
+        """Return the chunks that were still open when the connection ended."""
 
     def end(self) -> Completion | ProviderError:
         """Return the whole answer once the connection has ended, as if it had not been streamed.
@@ -124,13 +133,16 @@ class Adapter(Protocol):
 
 @cache
 def kinds() -> list[str]:
-    """Return the names of the provider files, e.g. `["openai", "simulated"]`."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """Return the names of the provider files, and of the vendors that one of them has a table of."""
+    files = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+    return sorted(files | VENDORS.keys())
 
 
 @cache
 def adapter(kind: str) -> Adapter:
-    """Return the adapter of a kind. Raises KeyError for a kind that has no file."""
+    """Return the adapter of a kind. Raises KeyError for one that is neither a file nor a vendor in the table."""
     if kind not in kinds():
         raise KeyError(kind)
+    if kind in VENDORS:
+        return cast("Adapter", importlib.import_module(f"{__name__}.openai_compatible").bound(kind))
     return cast("Adapter", importlib.import_module(f"{__name__}.{kind}"))

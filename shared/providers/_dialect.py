@@ -179,4 +179,5 @@ def finished(
         usage=usage,
         model=text(shape.get("model"), 256) or text(call.body.get("model"), 256),
         request_id=request_id,
+        service_tier=text(shape.get("service_tier"), 64) or None,
     )

@@ -79,7 +79,7 @@ class Assembly:
             for name, value in given.items():
                 if name == "logprobs" and isinstance(value, dict):
                     _add_logprobs(choice, value)
-                elif name not in ("delta", "index", "logprobs") and value is not None:
+                elif name not in ("delta", "index", "logprobs", "message") and value is not None:
                     choice[name] = value
 
     def completion(self) -> dict[str, Any]:
@@ -115,14 +115,21 @@ class ChunkStream:
         """Return the chunks that these bytes complete."""
         return self._read(self._decoder.feed(data))
 
+    def last(self) -> list[dict[str, Any]]:
+        """Return the chunks of an event that no empty line followed."""
+        return self._read(self._decoder.end())
+
     def end(self) -> Completion | ProviderError:
         """Return the whole answer."""
-        self._read(self._decoder.end())
+        self.last()
         if self._error is not None:
             return self._error
         if not self._assembly.finished:
             return broken(self._head, "the stream broke off")
-        return self._whole(self._assembly.completion())
+        try:
+            return self._whole(self._assembly.completion())
+        except orjson.JSONEncodeError:
+            return broken(self._head, "the answer is nested too deeply")
 
     def _read(self, events: list[Event]) -> list[dict[str, Any]]:
         chunks: list[dict[str, Any]] = []

@@ -140,6 +140,9 @@ class _ResponseStream:
                     events.append(value)
         return events
 
+    def last(self) -> list[dict[str, Any]]:
+        return self.feed(b"\n\n")
+
     def end(self) -> Completion | ProviderError:
-        self.feed(b"\n\n")
+        self.last()
         return self._end or broken(self._head, "the stream broke off")

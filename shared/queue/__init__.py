@@ -10,6 +10,7 @@ Each provider's pool has its keys behind one prefix:
 | `sluice:P:queue:L` | sorted set | what is in motion, in arq's layout: an id and the time (ms) it is due |
 | `sluice:P:wake` | list | one entry for every worker to wake |
 | `arq:job:ID`, `arq:retry:ID` | string | arq's own, while a job is claimed |
+| `sluice:stream:ID` | stream | the chunks of a streamed answer, see `chunks.py` |
 | `sluice:finished`, `sluice:cancel` | channels | ids of jobs that ended, that shall stop |
 
 A time in the future is a lease or a deferred run; a due one is taken first. What is due is judged by Redis's
@@ -31,6 +32,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from shared.queue.chunks import Chunks
 from shared.routing import Target
 
 HEAD_START_MS = {"interactive": 600_000, "standard": 0, "bulk": -600_000}
@@ -101,6 +103,8 @@ class Queue:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        # A client of its own on the same connections: what merges pipelines would mix one stream's faults with others.
+        self.chunks = Chunks(Redis(connection_pool=redis.connection_pool))
         self._enqueue, self._claim, self._renew, self._move = (
             redis.register_script((_DIRECTORY / f"{name}.lua").read_text())
             for name in ("enqueue", "claim", "renew", "move")

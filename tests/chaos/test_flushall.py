@@ -21,7 +21,7 @@ async def test_queued_jobs_come_back_and_running_ones_are_left_alone(tmp_path: P
         Redis.from_url(redis, socket_timeout=10) as client,
     ):
         # The first calls take longer than a lease, so that Redis has the time to give them to somebody else.
-        batch = await submit_batch(sluice, [3_000] * SLOTS + [5] * (JOBS - SLOTS))
+        batch = await submit_batch(sluice, [6_000] * SLOTS + [5] * (JOBS - SLOTS))
 
         async def called() -> int:
             return len(sluice.calls())

@@ -23,12 +23,14 @@ ROOT = Path(__file__).parents[2]
 OBEDIENT = "import signal; print('up', flush=True); signal.pause()"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {OBEDIENT}"
 POLITE = """
-import signal, sys
+import os, signal, sys
+def say(what):  # in one piece: others write to the same file
+    os.write(1, f'{sys.argv[1]} {what}\\n'.encode())
 def leave(*_):
-    print(sys.argv[1], 'leaves', flush=True)
+    say('leaves')
     sys.exit()
 signal.signal(signal.SIGTERM, leave)
-print(sys.argv[1], 'came', flush=True)
+say('came')
 signal.pause()
 """
 PARENT = """

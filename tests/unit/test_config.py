@@ -1,10 +1,12 @@
+from dataclasses import fields
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from shared import config, routing
+from shared import catalog, config, providers, routing
+from shared.pricing import Price
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -17,7 +19,9 @@ providers:
       - {name: spare, value: "${SPARE:-}"}
     timeout: 2m
     models:
-      small: {price: {input: 0.25, output: "2.0"}}
+      small:
+        {price: {input: 0.25, output: "2.0", cache_write: 1, reasoning: 3}, context_window: 9000, max_output: "${MOST}",
+         tools: false, json_schema: true, vision: false}
       big: {}
 models:
   fast: {targets: [openai/small]}
@@ -32,13 +36,17 @@ def load(tmp_path: Path, text: str, **env: str) -> config.Config:
 
 
 def test_everything_is_read(tmp_path: Path) -> None:
-    found = load(tmp_path, GOOD, KEY="k-1")
+    found = load(tmp_path, GOOD, KEY="k-1", MOST="100")
     openai = found.providers["openai"]
     assert (openai.kind, openai.base_url, openai.timeout) == ("openai", "https://api.example.com/v1", 120.0)
     assert [(key.name, key.value.get_secret_value(), key.weight) for key in openai.keys] == [("main", "k-1", 2.0)]
     price = openai.models["small"].price
     assert price is not None
     assert (price.input, price.cached_input, price.output) == (Decimal("0.25"), None, Decimal("2.0"))
+    assert (price.cache_write, price.reasoning) == (Decimal(1), Decimal(3))
+    small = openai.models["small"]
+    assert (small.context_window, small.max_output) == (9_000, 100)
+    assert (small.tools, small.json_schema, small.vision) == (False, True, False)
     assert openai.models["big"].price is None
     assert found.models["fast"].targets == ("openai/small",)
     assert found.webhooks.allow_http
@@ -47,7 +55,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
 
 
 def test_routing_reads_it(tmp_path: Path) -> None:
-    found = load(tmp_path, GOOD, KEY="k-1")
+    found = load(tmp_path, GOOD, KEY="k-1", MOST="1")
     expected = routing.Target("openai", "small")
     assert routing.resolve("fast", found.providers, found.models) == expected
     assert routing.resolve("small", found.providers, found.models) == expected
@@ -73,7 +81,8 @@ def test_the_example_is_good() -> None:
 def test_the_example_shows_every_setting() -> None:
     text = (ROOT / "sluice.example.yaml").read_text()
     shapes = [config.Provider, config.Key, config.UpstreamModel, config.Model, config.Webhooks]
-    names = {name for shape in shapes for name in shape.model_fields} | {"input", "cached_input", "output"}
+    names = {name for shape in shapes for name in shape.model_fields}
+    names |= {field.name for field in fields(Price)}
     assert {name for name in names if f"{name}:" not in text} == set()
 
 
@@ -88,7 +97,29 @@ def test_without_a_file_the_environment_is_asked(tmp_path: Path) -> None:
     assert routing.resolve("gpt-x", found.providers, found.models) == routing.Target("openai", "gpt-x")
 
 
-@pytest.mark.parametrize("env", [{}, {"OPENAI_API_KEY": ""}])
+def test_each_key_in_the_environment_makes_a_provider(tmp_path: Path) -> None:
+    keys = {"GEMINI_API_KEY": "g", "OPENAI_API_KEY": "o", "ANTHROPIC_API_KEY": "a", "MISTRAL_API_KEY": "m"}
+    found = config.load(tmp_path / "none.yaml", keys)
+    assert {name: (one.kind, one.keys[0].value.get_secret_value()) for name, one in found.providers.items()} == {
+        "openai": ("openai", "o"),
+        "anthropic": ("anthropic", "a"),
+        "gemini": ("gemini", "g"),
+    }
+    assert found.source == "environment: OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY"
+    served = {
+        name: str(routing.resolve(name, found.providers, found.models))
+        for name in ("gpt-5-mini", "claude-haiku-4-5", "claude-haiku-4-5-20251001", "gemini-2.5-flash", "grok-4")
+    }
+    assert served == {
+        "gpt-5-mini": "openai/gpt-5-mini",
+        "claude-haiku-4-5": "anthropic/claude-haiku-4-5",
+        "claude-haiku-4-5-20251001": "anthropic/claude-haiku-4-5-20251001",
+        "gemini-2.5-flash": "gemini/gemini-2.5-flash",
+        "grok-4": "None",
+    }
+
+
+@pytest.mark.parametrize("env", [{}, {"OPENAI_API_KEY": "", "GEMINI_API_KEY": ""}])
 def test_with_nothing_at_all_the_simulator_serves_and_says_so(tmp_path: Path, env: dict[str, str]) -> None:
     found = config.load(tmp_path / "none.yaml", env)
     assert {name: one.kind for name, one in found.providers.items()} == {"simulated": "simulated"}
@@ -104,6 +135,65 @@ def test_the_simulators_address_comes_from_who_runs_it(tmp_path: Path) -> None:
         "b": "http://b/v1",
         "c": None,
     }
+
+
+# ------------------------------------------------------------------ what models can do, and who has them
+
+
+def test_a_model_can_do_what_the_catalogue_says_and_what_is_said_of_it(tmp_path: Path) -> None:
+    text = """\
+providers:
+  openai:
+    kind: openai
+    models:
+      gpt-5-mini: {max_output: 1000, tools: false, vision: false, price: {input: 1, output: 1}}
+      new: {context_window: 50000, vision: true}
+      priced: {price: {input: 1, output: 1}}
+"""
+    openai = load(tmp_path, text).providers["openai"]
+    listed = catalog.capabilities("openai", "gpt-5-mini")
+    assert listed is not None
+    assert config.capabilities_of(openai, "gpt-5-mini-2025-08-07") == listed
+    mini = config.capabilities_of(openai, "gpt-5-mini")
+    assert mini is not None
+    assert (mini.context_window, mini.max_output, mini.tools) == (listed.context_window, 1_000, False)
+    assert mini.json_schema == listed.json_schema
+    assert mini.input is not None
+    assert "image" not in mini.input
+    assert config.capabilities_of(openai, "new") == catalog.Capabilities(
+        context_window=50_000, input=frozenset({"text", "image"})
+    )
+    assert config.capabilities_of(openai, "priced") is None
+    assert config.capabilities_of(openai, "unheard-of") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "is_vendor"),
+    [
+        ("openai", None, True),
+        ("openai", "https://api.openai.com/v1", True),
+        ("openai", "https://eu.API.openai.com/v1", True),
+        ("openai", "https://api.groq.com/openai/v1", False),
+        ("openai", "https://openai.com.example.net/v1", False),
+        ("openai", "http://127.0.0.1:8000/v1", False),
+        ("openai", "http://[::1]:8000/v1", False),
+    ],
+)
+def test_another_server_is_not_the_vendor(kind: str, base_url: str | None, is_vendor: bool) -> None:
+    provider = config.Provider(kind=kind, base_url=base_url)
+    assert provider.at_vendor is is_vendor
+    assert provider.serves("gpt-4o") is is_vendor
+    assert (config.capabilities_of(provider, "gpt-4o") is not None) is is_vendor
+
+
+def test_the_simulator_is_known_to_have_no_model_in_particular() -> None:
+    assert not config.Provider(kind="simulated").serves("gpt-4o")
+    assert config.capabilities_of(config.Provider(kind="simulated"), "x") == catalog.SIMULATED
+
+
+def test_a_kind_without_an_address_of_its_own_is_the_vendor_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers.adapter("openai"), "DEFAULT_BASE_URL", "")
+    assert config.Provider(kind="openai", base_url="https://mine.example.com").at_vendor
 
 
 # ------------------------------------------------------------------ variables
@@ -155,4 +245,4 @@ def test_an_alias_is_what_it_stands_for(tmp_path: Path) -> None:
 
 
 def test_a_key_is_not_shown(tmp_path: Path) -> None:
-    assert "k-1-secret" not in repr(load(tmp_path, GOOD, KEY="k-1-secret"))
+    assert "k-1-secret" not in repr(load(tmp_path, GOOD, KEY="k-1-secret", MOST="1"))

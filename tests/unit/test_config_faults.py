@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import config
+from shared import config, providers
 from shared.errors import ConfigError
 
 UNSET = "the variable MISSING is not set; set it, or write ${MISSING:-default}"
@@ -119,6 +119,45 @@ limits: {}
 def test_a_fault_alone(tmp_path: Path, text: str | bytes, fault: str) -> None:
     (found,) = faults(tmp_path, text)
     assert found.startswith(f"sluice.yaml:{fault}")
+
+
+@pytest.mark.parametrize("base_url", ["", ", base_url: null"])
+def test_a_kind_without_an_address_of_its_own_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base_url: str
+) -> None:
+    monkeypatch.setattr(providers.adapter("openai"), "DEFAULT_BASE_URL", "")
+    text = f"providers:\n  s: {{kind: simulated}}\n  o: {{kind: openai{base_url}}}"
+    (found,) = faults(tmp_path, text)
+    assert found == ("sluice.yaml:3: providers.o.base_url: is required: the kind `openai` has no address of its own")
+    load(tmp_path, "providers: {o: {kind: openai, base_url: 'https://h/v1'}}")
+
+
+def test_a_kind_whose_packages_are_not_installed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise ModuleNotFoundError("botocore")
+
+    monkeypatch.setattr(providers, "adapter", missing)
+    (found,) = faults(tmp_path, "providers:\n  o: {kind: openai}")
+    assert found == "sluice.yaml:2: providers.o.kind: needs packages that are not installed; install sluice[openai]"
+
+
+@pytest.mark.parametrize(
+    ("model", "where", "what"),
+    [
+        ("{context_window: 0}", "context_window", "must be greater than 0"),
+        ("{max_output: true}", "max_output", "must be a number"),
+        ("{max_output: many}", "max_output", "must be a whole number"),
+        ("{max_output: 1.5}", "max_output", "must be a whole number"),
+        ("{max_output: [1]}", "max_output", "must be a whole number"),
+        ("{tools: maybe}", "tools", "must be true or false"),
+        ("{visoin: true}", "visoin", "is not a key here; did you mean `vision`?"),
+        ("{price: {input: 1, output: 1, cache_wirte: 1}}", "price.cache_wirte", "is not a key here; did you mean"),
+        ("{price: {input: 1, output: 1, reasoning: -1}}", "price.reasoning", "must be greater than or equal to 0"),
+    ],
+)
+def test_faults_of_a_model(tmp_path: Path, model: str, where: str, what: str) -> None:
+    (found,) = faults(tmp_path, f"providers:\n  o:\n    kind: openai\n    models:\n      m: {model}")
+    assert found.startswith(f"sluice.yaml:5: providers.o.models.m.{where}: {what}")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import simulation
+from shared import imitation, simulation
 from shared.simulation import Behaviour, reply
 
 DOCUMENTS = Path(__file__).parents[2] / "examples" / "documents"
@@ -170,4 +170,4 @@ def test_embeddings_are_unit_vectors_in_both_encodings() -> None:
     assert struct.unpack("<8f", packed) == pytest.approx(floats[0]["embedding"], abs=1e-6)
     assert len(embed(input=[1, 2, 3])) == 1
     assert len(embed(input=[[1, 2], [3]])) == 2
-    assert len(embed()[0]["embedding"]) == simulation.DIMENSIONS
+    assert len(embed()[0]["embedding"]) == imitation.DIMENSIONS

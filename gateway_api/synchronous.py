@@ -1,0 +1,210 @@
+"""OpenAI's synchronous routes: a job at interactive priority, and its answer on the same connection.
+
+A caller that leaves takes its job with it, unless it sent an `Idempotency-Key`, with which it may come back for the
+answer.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway_api import jobs, reading
+from gateway_api.answers import envelope
+from gateway_api.following import Missing, Restarted, Stand, Steps, follow
+from gateway_api.sse import EventStream, check_reader
+from gateway_api.state import STATE, TENANT
+from shared import ids, public
+from shared.db.jobs import JobRow
+from shared.errors import HANDLING, ApiError, ErrorKind
+from shared.lifecycle import Status
+from shared.queue.chunks import Piece
+
+EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/chat/completions`, and its alias `/v1/chat`."""
+    return await _run(request, "/v1/chat/completions")
+
+
+async def embeddings(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/embeddings`."""
+    return await _run(request, EMBEDDINGS)
+
+
+async def responses(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/responses`, in the foreground."""
+    return await _run(request, RESPONSES)
+
+
+async def _run(request: web.Request, url: str) -> web.StreamResponse:
+    state, tenant = request.app[STATE], request[TENANT]
+    raw = await reading.body_bytes(request)
+    key, later = reading.idempotency_key(request, raw), reading.respond_async(request)
+    body = reading.json_object(raw)
+    asked: dict[str, Any] = {"url": url, "body": body, "priority": "interactive"}
+    if not later:
+        asked["deadline"] = state.settings.sync_timeout
+    if isinstance(body.get("metadata"), dict):
+        asked["metadata"] = body["metadata"]
+    dropped = reading.drop_unsupported(asked, state.config)
+    new = reading.new_job(asked, state.config, tenant=tenant)
+    if isinstance(new, list):
+        raise reading.refusal([reading.of_body(fault) for fault in new])
+    accepted = await state.submitter.submit(new, key)
+    if later:
+        seconds = reading.wait_seconds(request)
+        return await jobs.accepted(state, new, accepted, seconds=seconds, dropped=dropped)
+    headers = {"x-sluice-job-id": ids.show("job", accepted.id), "x-sluice-provider": new.provider}
+    headers |= reading.dropped_header(dropped)
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    streamed = bool(body.get("stream")) and url != EMBEDDINGS
+
+    async def leave() -> None:
+        if key is None:
+            await jobs.stop(state, tenant, accepted.id)
+
+    try:
+        async with aclosing(follow(state, tenant, accepted.id)) as steps:
+            if streamed:
+                return await _stream(request, url, body, headers, steps, leave)
+            return await _whole(request, headers, steps)
+    except ConnectionResetError:
+        await leave()
+        raise
+
+
+async def _whole(request: web.Request, headers: dict[str, str], steps: Steps) -> web.Response:
+    async for step in steps:
+        if step is None:
+            check_reader(request)
+        elif isinstance(step, Stand) and step.ended:
+            return _answer(step.row, headers)
+    raise jobs.no_longer_kept()
+
+
+async def _stream(
+    request: web.Request,
+    url: str,
+    body: dict[str, Any],
+    headers: dict[str, str],
+    steps: Steps,
+    leave: Callable[[], Awaitable[None]],
+) -> web.StreamResponse:
+    """Pass the chunks on; what goes wrong before the first of them is answered with its status, later by an event."""
+    out = EventStream(request, headers)
+    lost = ApiError(502, "The stream was interrupted; send the request again.", type="server_error", code="interrupted")
+    chunks, whole, skipping = 0, False, False
+    async for step in steps:
+        match step:
+            case None:
+                await out.idle()
+            case Piece(chunk=dict(chunk)) if not skipping:
+                await _send(out, url, chunk)
+                chunks, whole = chunks + 1, whole or _closes(chunk)
+            case Restarted() | Missing() if chunks:
+                # OpenAI's streams have no way to say that what was sent is void.
+                await _send_error(out, url, lost)
+                await leave()
+                return await out.end()
+            case Missing():
+                skipping = True
+            case Stand(row, ended=True):
+                if row.status != Status.COMPLETED:
+                    if not out.begun:
+                        return _answer(row, headers)
+                    await _send_error(out, url, _failure(row))
+                    return await out.end()
+                if chunks and not whole:
+                    await _send_error(out, url, lost)
+                    return await out.end()
+                if not chunks:  # the provider did not stream, the job had ended long ago, or Redis was emptied
+                    for chunk in _few_chunks(orjson.loads(row.result), url, body):
+                        await _send(out, url, chunk)
+                if url != RESPONSES:
+                    await out.send(b"[DONE]")
+                return await out.end()
+            case _:
+                pass
+    raise jobs.no_longer_kept()
+
+
+def _closes(chunk: dict[str, Any]) -> bool:
+    """Tell whether a chunk ends what an answer says; only its usage may follow."""
+    if "type" in chunk:
+        return chunk["type"] in ("response.completed", "response.incomplete")
+    return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+
+
+async def _send(out: EventStream, url: str, chunk: dict[str, Any]) -> None:
+    await out.send(chunk, event=str(chunk.get("type", "")) if url == RESPONSES else "")
+
+
+async def _send_error(out: EventStream, url: str, error: ApiError) -> None:
+    shape = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    if url == RESPONSES:
+        await out.send({"type": "error", **shape}, event="error")
+    else:
+        await out.send({"error": shape})
+
+
+def _answer(row: JobRow, headers: dict[str, str]) -> web.Response:
+    headers = headers | _figures(row)
+    if row.status == Status.COMPLETED:
+        return web.Response(body=row.result, headers=headers, content_type="application/json")
+    response = envelope(_failure(row))
+    response.headers.update(headers)
+    return response
+
+
+def _figures(row: JobRow) -> dict[str, str]:
+    """Return what an ended job's headers say of it."""
+    shown = public.job(row)
+    found = {"x-sluice-attempts": str(row.attempt), "x-sluice-cache": shown["cache"]}
+    if shown["cost_usd"] is not None:
+        found["x-sluice-cost-usd"] = shown["cost_usd"]
+    if row.started_at is not None:
+        found["x-sluice-queue-ms"] = str(round((row.started_at - row.created_at).total_seconds() * 1000))
+    return found
+
+
+def _failure(row: JobRow) -> ApiError:
+    """Return the error that a job which did not complete is to a synchronous caller."""
+    match row.status:
+        case Status.EXPIRED:
+            return ApiError(504, "The request could not be completed in time.", type="timeout_error", code="timeout")
+        case Status.CANCELLED:
+            return ApiError(409, "The job was cancelled.", code="cancelled")
+    kind = ErrorKind(row.error["code"])
+    handling = HANDLING[kind]
+    return ApiError(
+        handling.status,
+        row.error["message"],
+        type=handling.type,
+        code=handling.code or kind.value,
+        retry_after=1 if handling.status in (429, 503) else None,
+        should_retry=False,
+    )
+
+
+def _few_chunks(answer: dict[str, Any], url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a whole answer as the few chunks, or the one event, of a stream that has nothing more to say."""
+    if url == RESPONSES:
+        return [{"type": "response.completed", "sequence_number": 0, "response": answer}]
+    head = {name: answer.get(name) for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    choices = []
+    for choice in answer.get("choices") or ():
+        delta = dict(choice.get("message") or {})
+        if delta.get("tool_calls"):
+            delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
+        choices.append({"index": choice.get("index", 0), "delta": delta, "finish_reason": choice.get("finish_reason")})
+    shown: list[dict[str, Any]] = [{**head, "choices": choices}]
+    options = body.get("stream_options")
+    if isinstance(options, dict) and options.get("include_usage"):
+        shown.append({**head, "choices": [], "usage": answer.get("usage")})
+    return shown
