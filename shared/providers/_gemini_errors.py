@@ -53,13 +53,13 @@ _BY_STATUS = {
 }
 
 
-def error_body(body: bytes) -> dict[str, Any]:
-    """Return the envelope of an error, which a streaming call puts into a list; an empty one where there is none."""
+def only_object(body: bytes) -> dict[str, Any]:
+    """Return the object that a body is, or holds alone in a list as errors of streaming calls do, else an empty one."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    return mapping(value[0] if isinstance(value, list) and value else value)
+    return mapping(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
 def read_error(answer: dict[str, Any], response: HttpResponse) -> ProviderError:

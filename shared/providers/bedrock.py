@@ -27,6 +27,7 @@ from shared.providers._dialect import (
     json_object,
     mapping,
     request_id_of,
+    sequence,
     text,
     token_count,
     tool_call,
@@ -162,8 +163,8 @@ def _message(content: list[Any]) -> dict[str, Any]:
     for block in map(mapping, content):
         thought, use = mapping(block.get("reasoningContent")), mapping(block.get("toolUse"))
         words.append(text(block.get("text")))
-        for piece in mapping(block.get("citationsContent")).get("content") or ():
-            words.append(text(mapping(piece).get("text")))
+        cited = sequence(mapping(block.get("citationsContent")).get("content"))
+        words += [text(mapping(piece).get("text")) for piece in cited]
         if spoken := mapping(thought.get("reasoningText")):
             thoughts.append(text(spoken.get("text")))
             signed += _thought(thoughts[-1], text(spoken.get("signature")))

@@ -19,7 +19,6 @@ from shared.providers._dialect import (
     broken,
     embeddings_shape,
     finished,
-    json_object,
     mapping,
     refusal,
     request_id_of,
@@ -29,7 +28,7 @@ from shared.providers._dialect import (
     tool_call,
     usage_shape,
 )
-from shared.providers._gemini_errors import error_body, read_error
+from shared.providers._gemini_errors import only_object, read_error
 from shared.providers._gemini_request import chat, embeddings, inputs
 from shared.providers._stream import Assembly, ChunkStream
 
@@ -82,25 +81,17 @@ def request(call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
     if call.url == _EMBEDDINGS:
         method, (body, _) = "batchEmbedContents", embeddings(call.body, model)
     else:
-        method, (body, _) = (
-            "streamGenerateContent?alt=sse" if call.stream else "generateContent",
-            chat(call.body, model),
-        )
-    return HttpRequest(
-        url=f"{deployment.base_url}/{quote(model, safe='/')}:{method}", headers=headers, body=orjson.dumps(body)
-    )
+        method = "streamGenerateContent?alt=sse" if call.stream else "generateContent"
+        body, _ = chat(call.body, model)
+    url = f"{deployment.base_url}/{quote(model, safe='/')}:{method}"
+    return HttpRequest(url=url, headers=headers, body=orjson.dumps(body))
 
 
 def completion(response: HttpResponse, call: Call) -> Completion | ProviderError:
     """Read a 2xx answer: candidates, or embeddings."""
-    answer = json_object(response.body)
-    if answer is None:
-        in_disguise = error_body(response.body)
-        return (
-            read_error(in_disguise, response)
-            if in_disguise.get("error")
-            else broken(response, "the answer is not a JSON object")
-        )
+    answer = only_object(response.body)
+    if not answer:
+        return broken(response, "the answer is not a JSON object")
     if answer.get("error"):
         return read_error(answer, response)
     if call.url == _EMBEDDINGS:
@@ -111,9 +102,9 @@ def completion(response: HttpResponse, call: Call) -> Completion | ProviderError
         return found
     for chunk in found:
         whole.add(chunk)
-    return (
-        chunks.whole(whole.completion()) if whole.finished else broken(response, "the answer holds no finished output")
-    )
+    if not whole.finished:
+        return broken(response, "the answer holds no finished output")
+    return chunks.whole(whole.completion())
 
 
 def stream(head: HttpResponse, call: Call) -> StreamReader:
@@ -123,7 +114,7 @@ def stream(head: HttpResponse, call: Call) -> StreamReader:
 
 def error(response: HttpResponse) -> ProviderError:
     """Read any other answer."""
-    return read_error(error_body(response.body), response)
+    return read_error(only_object(response.body), response)
 
 
 def _embedded(answer: dict[str, Any], response: HttpResponse, call: Call) -> Completion | ProviderError:
@@ -194,9 +185,8 @@ class _Chunks:
 
     def __init__(self, head: HttpResponse, call: Call) -> None:
         self._head, self._call = head, call
-        self._shape = {"id": "", "model": text(call.body.get("model"), 256)} | _tier(
-            head.headers.get("x-gemini-service-tier")
-        )
+        self._shape = {"id": "", "model": text(call.body.get("model"), 256)}
+        self._shape |= _tier(head.headers.get("x-gemini-service-tier"))
         self._counted: dict[str, Any] = {}
         self._calls: dict[int, int] = {}
         self._open: dict[int, bool] = {}
@@ -296,13 +286,10 @@ def _extra(signature: str) -> dict[str, Any]:
 
 
 def _logprobs(told: dict[str, Any]) -> dict[str, Any]:
-    tops = [sequence(mapping(one).get("candidates")) for one in sequence(told.get("topCandidates"))]
-    chosen = [_logprob(mapping(one)) for one in sequence(told["chosenCandidates"])]
-    tops += [[]] * (len(chosen) - len(tops))
-    content = [
-        one | {"top_logprobs": [_logprob(mapping(other)) for other in top]}
-        for one, top in zip(chosen, tops, strict=False)
-    ]
+    tops, content = sequence(told.get("topCandidates")), []
+    for index, one in enumerate(sequence(told["chosenCandidates"])):
+        top = sequence(mapping(tops[index]).get("candidates")) if index < len(tops) else []
+        content.append(_logprob(mapping(one)) | {"top_logprobs": [_logprob(mapping(other)) for other in top]})
     return {"content": content, "refusal": None}
 
 
