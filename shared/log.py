@@ -20,7 +20,7 @@ _SECRET_TEXT = re.compile(
     r"(?<![A-Za-z0-9])(sk-|whsec_|Bearer )[A-Za-z0-9+/=_.\-]{8,}|(?<![A-Za-z0-9])(sluice_)[A-Za-z0-9_\-]{32,}"
 )
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s]+@")
-_CHATTY = ("arq", "alembic", "sqlalchemy.engine", "aiohttp.access", "asyncio")
+_CHATTY = ("arq", "alembic", "botocore", "sqlalchemy.engine", "aiohttp.access", "asyncio")
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
