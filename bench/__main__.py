@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import accept, adapters, drain, inline, memory, pickup, synchronous
+from bench import accept, adapters, drain, inline, memory, pace, pickup, synchronous
 from bench.figures import Figure
 from shared.embedded import postgres, redis
 
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "inline": inline,
     "memory": memory,
     "adapters": adapters,
+    "pace": pace,
     "synchronous": synchronous,
 }
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from shared.db import migrate
-from tests.gateway import Gateway, gateway
+from tests.gateway import CONFIG, Gateway, gateway
 
 DEFAULTS = {
     "SLUICE_LEASE": "10",
@@ -18,8 +18,13 @@ DEFAULTS = {
 
 @contextlib.asynccontextmanager
 async def stack(
-    directory: Path, database_url: str, redis_url: str, parts: tuple[str, ...], **env: str
+    directory: Path,
+    database_url: str,
+    redis_url: str,
+    parts: tuple[str, ...],
+    config: str = CONFIG,
+    **env: str,
 ) -> AsyncIterator[Gateway]:
     await migrate.upgrade(database_url)
-    async with gateway(directory, database_url, redis_url, parts=parts, env=DEFAULTS | env) as running:
+    async with gateway(directory, database_url, redis_url, parts=parts, config=config, env=DEFAULTS | env) as running:
         yield running

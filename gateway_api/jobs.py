@@ -74,7 +74,18 @@ async def retrieve(request: web.Request) -> web.Response:
         raise reading.not_found("job", request.match_info["id"])
     if seconds:
         return _answer(row, {})
-    return as_json(public.job(row, row.result))
+    return as_json(public.job(row, row.result) | {"queue": await _place(state, row)})
+
+
+async def _place(state: State, row: JobRow) -> dict[str, Any] | None:
+    """Return where a queued job stands; None for one that does not wait in its lane, or while Redis is away."""
+    if row.status != Status.QUEUED:
+        return None
+    with suppress(*RedisAway):
+        if found := await state.queue.place(Target(row.provider, row.upstream_model), row.id):
+            before, seconds = found
+            return {"position": before + 1, "eta_seconds": None if seconds is None else round(seconds, 1)}
+    return None
 
 
 async def attempts(request: web.Request) -> web.Response:
@@ -194,9 +205,7 @@ async def _ended(state: State, tenant: str, id_: UUID, seconds: float) -> JobRow
 async def _restart(state: State, tenant: str, wanted: list[UUID]) -> list[UUID]:
     rows = await db.run(state.engine, lambda connection: jobs.restart(connection, tenant, wanted))
     try:
-        await state.queue.enqueue(
-            Entry(row.id, Target(row.provider, row.upstream_model), row.priority, row.run_at) for row in rows
-        )
+        await state.queue.enqueue(Entry.of(row) for row in rows)
     except RedisAway as error:
         raise Unavailable("the jobs will run again as soon as the queue is available") from error
     return [row.id for row in rows]

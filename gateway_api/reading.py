@@ -21,6 +21,8 @@ from shared.routing import Target
 from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, JobRequest, body_faults, faults_of, null_characters
 from shared.serving import serving
 
+BYTES_PER_TOKEN = 4
+MOST_TOKENS = 10**9
 READ_SECONDS = 60
 LONGEST_WAIT = 60
 
@@ -107,7 +109,17 @@ def new_job(
         metadata=asked.metadata,
         webhook=asked.webhook.model_dump() if asked.webhook else None,
         body=body,
+        input_estimate=len(body) // BYTES_PER_TOKEN,
+        output_estimate=_allowed_output(asked.body),
     )
+
+
+def _allowed_output(body: dict[str, Any]) -> int:
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        value = body.get(name)
+        if isinstance(value, int) and 0 < value <= MOST_TOKENS:
+            return value
+    return 0
 
 
 def drop_unsupported(value: dict[str, Any], config: Config) -> list[str]:

@@ -14,7 +14,6 @@ from shared.db.jobs import NewJob
 from shared.errors import ApiError, Unavailable
 from shared.group_commit import Full, GroupCommit
 from shared.queue import Entry, Queue, RedisAway
-from shared.routing import Target
 
 log = structlog.get_logger(__name__)
 
@@ -83,9 +82,7 @@ class Submitter:
     async def enqueue(self, new: Sequence[NewJob]) -> None:
         """Enqueue stored jobs. They are accepted already: where Redis is away, maintenance enqueues them."""
         try:
-            await self._queue.enqueue(
-                Entry(job.id, Target(job.provider, job.upstream_model), job.priority, job.run_at) for job in new
-            )
+            await self._queue.enqueue(Entry.of(job) for job in new)
         except RedisAway as error:
             self._redis_away = True
             log.warning("jobs.not_enqueued", jobs=len(new), error=str(error))

@@ -5,15 +5,13 @@ Redis is told after the commit and may miss it: maintenance brings it back in li
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
-from uuid import UUID
 
 import structlog
 
 from shared.db import engine as db
 from shared.db import transitions
 from shared.db.transitions import Applied, Transition
-from shared.queue import FINISHED, Queue, RedisAway
+from shared.queue import FINISHED, Move, Queue, RedisAway
 
 log = structlog.get_logger(__name__)
 
@@ -37,13 +35,15 @@ async def tell(queue: Queue, changes: Sequence[Transition], applied: Sequence[Ap
 
 
 async def _tell(queue: Queue, changes: Sequence[Transition], applied: Sequence[Applied]) -> None:
-    moves: dict[str, list[tuple[str, UUID, datetime | None]]] = defaultdict(list)
+    moves: dict[str, list[Move]] = defaultdict(list)
     ended = []
     for change, result in zip(changes, applied, strict=True):
         if result.status is None:
             continue
         due = (change.run_at or change.at) if result.status == "queued" else None
-        moves[change.target.provider].append((change.target.model, change.id, due))
+        moves[change.target.provider].append(
+            Move(change.target.model, change.id, due, change.key_name, *change.tokens_left)
+        )
         if due is None:
             ended.append(change.id)
     for provider, group in moves.items():

@@ -27,6 +27,7 @@ from shared import catalog, pricing, providers, routing
 from shared.config_faults import in_words, suggestion
 from shared.document import LARGEST, At, Document
 from shared.errors import ConfigError
+from shared.limits import Limits, number
 from shared.webhook_url import Network
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
@@ -41,12 +42,6 @@ def _seconds(value: object) -> object:
     if not (match := _DURATION.fullmatch(value.strip())):
         raise ValueError("must be a duration such as 120s, 2m or 120")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _number(value: object) -> object:
-    if isinstance(value, bool):  # pydantic takes true for 1
-        raise ValueError("must be a number")
-    return value
 
 
 def _http_url(value: str) -> str:
@@ -118,10 +113,10 @@ class Key(_Closed):
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
     value: SecretStr
-    weight: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1_000_000)] = 1.0
+    weight: Annotated[float, BeforeValidator(number), Field(gt=0, le=1_000_000)] = 1.0
 
 
-_Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+_Count = Annotated[int, BeforeValidator(number), Field(gt=0)]
 
 
 class UpstreamModel(_Closed):
@@ -131,6 +126,7 @@ class UpstreamModel(_Closed):
     """
 
     price: pricing.Price | None = None
+    limits: Limits = Limits()
     context_window: _Count | None = None
     max_output: _Count | None = None
     tools: bool | None = None
@@ -156,6 +152,7 @@ class Provider(_Closed):
     ] = None
     keys: Annotated[tuple[Key, ...], AfterValidator(_with_values)] = ()
     timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)] = 120.0
+    limits: Limits = Limits()
     models: dict[str, UpstreamModel] = {}
 
     @property
@@ -177,7 +174,7 @@ def capabilities_of(provider: Provider, model: str) -> catalog.Capabilities | No
     found = catalog.capabilities(provider.kind, model) if provider.at_vendor else None
     if model not in provider.models:
         return found
-    stated = provider.models[model].model_dump(exclude={"price"}, exclude_none=True)
+    stated = provider.models[model].model_dump(exclude={"price", "limits"}, exclude_none=True)
     return catalog.corrected(found, **stated) if stated else found
 
 
@@ -279,6 +276,8 @@ _SHAPES: dict[At, type[Any]] = {
     ("providers", "*", "keys", "*"): Key,
     ("providers", "*", "models", "*"): UpstreamModel,
     ("providers", "*", "models", "*", "price"): pricing.Price,
+    ("providers", "*", "limits"): Limits,
+    ("providers", "*", "models", "*", "limits"): Limits,
     ("models", "*"): Model,
     ("webhooks",): Webhooks,
 }

@@ -5,7 +5,6 @@ No retry happens here, and no transaction is open meanwhile. Cancelling the call
 
 import asyncio
 import io
-import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,7 @@ import aiohttp
 import orjson
 
 from shared import ids
-from shared.config import Key, Provider
+from shared.config import Provider
 from shared.db.claims import Claim
 from shared.errors import ErrorKind, ProviderError
 from shared.lifecycle import Stop
@@ -45,22 +44,15 @@ def session(*, connections: int, connect_timeout: float) -> aiohttp.ClientSessio
     )
 
 
-def pick_key(keys: tuple[Key, ...], rng: random.Random) -> Key | None:
-    """Return one of a provider's keys at random by weight, None where it needs none."""
-    if len(keys) < 2:
-        return keys[0] if keys else None
-    return rng.choices(keys, weights=[key.weight for key in keys])[0]
-
-
 async def call(
     client: aiohttp.ClientSession,
     claim: Claim,
     provider: Provider,
     relay: Relay,
     *,
+    key_name: str,
     longest: float,
     most_bytes: int,
-    rng: random.Random,
 ) -> Answered:
     """Run a claimed job's request against its provider; never raises but for cancellation.
 
@@ -74,8 +66,7 @@ async def call(
         base_url=(provider.base_url or speaks.DEFAULT_BASE_URL).rstrip("/"),
         model=claim.upstream_model,
     )
-    key = pick_key(provider.keys, rng)
-    key_name = key.name if key else None
+    key = next((one for one in provider.keys if one.name == key_name), None)
     limit = min(provider.timeout, longest)
     left = (claim.deadline - datetime.now(UTC)).total_seconds() if claim.deadline else limit
     if left <= 0:

@@ -22,7 +22,6 @@ from shared.db.transitions import Transition, ended_queued
 from shared.errors import ErrorKind, ProviderError, Unavailable
 from shared.lifecycle import JobState, Verdict, after_attempt
 from shared.queue import FILLED, Entry, Queue, RedisAway
-from shared.routing import Target
 from workers.finish import Attempted, transition
 
 log = structlog.get_logger(__name__)
@@ -105,9 +104,7 @@ class Maintenance:
     async def _enqueue_page(self) -> int:
         async with db.transaction(self._engine) as connection:
             rows = await sweep.queued(connection, after=self._swept, limit=PAGE)
-        await self._queue.enqueue(
-            Entry(row.id, Target(row.provider, row.upstream_model), row.priority, row.run_at) for row in rows
-        )
+        await self._queue.enqueue(Entry.of(row) for row in rows)
         self._swept = rows[-1].id if len(rows) == PAGE else sweep.START
         return len(rows)
 

@@ -24,7 +24,7 @@ from shared.db.transitions import Applied
 from shared.errors import ErrorKind, ProviderError, Unavailable
 from shared.lifecycle import JobState, Release, Stop, Verdict, after_attempt
 from shared.queue import CANCEL, Queue, RedisAway, announced, prefix
-from workers.claim import claim
+from workers.claim import claim, limits_json
 from workers.finish import transition
 from workers.merged_redis import MergedRedis
 from workers.run_job import Context, Held, run_job
@@ -67,6 +67,7 @@ class PoolWorker(Worker):
         self._freed = asyncio.Event()
         self._next_due = 0.0
         self._more = True
+        self._limits = limits_json(context.config.providers[provider])
         self._giving_back: set[asyncio.Task[Applied]] = set()
 
     async def wind_down(self) -> None:
@@ -159,11 +160,12 @@ class PoolWorker(Worker):
             most=self.max_jobs - self.job_counter,
             held=self.held,
             claiming=self._claiming,
+            limits=self._limits,
         )
         self._next_due = _SAFETY_SECONDS if next_due is None else next_due
-        for job in taken:
+        for job, drawn in taken:
             if self.allow_pick_jobs:
-                self.held[job.id] = Held(job)
+                self.held[job.id] = Held(job, drawn)
                 self._start(job.id)
             else:
                 self._give_back(job)
@@ -234,11 +236,11 @@ class PoolWorker(Worker):
                 connection, self._lease, seconds=seconds, held=[*self.held, *self._claiming]
             ),
         )
-        held = {id_: job.claim.upstream_model for id_, job in self.held.items()}
+        held = [(job.drawn.lane, id_, job.drawn.key) for id_, job in self.held.items()]
         if astray is None:
             log.warning("lease.lost", provider=self.provider, jobs=len(held))
             await self.open_lease()
-            for id_ in held:
+            for _, id_, _ in held:
                 self.stop(id_, Stop.SHUTDOWN)
             return
         for row in astray:
@@ -249,7 +251,7 @@ class PoolWorker(Worker):
             await commit(self._engine, self._queue, unknown)
         # A Redis that hangs must not keep the lease in Postgres from being renewed.
         async with asyncio.timeout(self._context.settings.renewal):
-            await self._queue.renew(self.provider, ((lane, id_) for id_, lane in held.items()), lease=seconds)
+            await self._queue.renew(self.provider, held, lease=seconds)
 
     async def listen_for_cancels(self) -> None:
         """Stop jobs of ours as soon as their cancellation is announced; one that is missed is found at the renewal."""

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from shared.db.transitions import Applied, Transition
 from shared.errors import HANDLING, ErrorKind, ProviderError
 from shared.lifecycle import JobState, Outcome, Stop, after_attempt
 from shared.providers import Completion, Usage
-from shared.queue import Queue, RedisAway
+from shared.queue import Queue, RedisAway, Taken
 from shared.routing import Target
 from shared.settings import Settings
 from workers.call import Answered, call
@@ -43,6 +43,7 @@ class Held:
     """
 
     claim: Claim
+    drawn: Taken
     stop: Stop | None = None
     ended: bool = False
     broken: bool = False
@@ -68,7 +69,7 @@ async def run_job(context: Context, held: Held) -> None:
     claim = held.claim
     relay = Relay(context.queue.chunks, claim.id, claim.attempt)
     answered = await _answer(context, held, relay)
-    applied = await _whole(_conclude(context, claim, answered, relay))
+    applied = await _whole(_conclude(context, held, answered, relay))
     held.ended = True
     log.debug(
         "job.attempt_ended",
@@ -88,9 +89,9 @@ async def _answer(context: Context, held: Held, relay: Relay) -> Answered:
             held.claim,
             context.config.providers[held.claim.provider],
             relay,
+            key_name=held.drawn.key,
             longest=context.settings.job_timeout,
             most_bytes=context.settings.max_response_bytes,
-            rng=context.rng,
         )
     except asyncio.CancelledError:
         return Answered(held.stop or Stop.SHUTDOWN, None, chunks=relay.sent)
@@ -99,10 +100,10 @@ async def _answer(context: Context, held: Held, relay: Relay) -> Answered:
         return Answered(ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"), None, sent=False)
 
 
-async def _conclude(context: Context, claim: Claim, answered: Answered, relay: Relay) -> Applied:
-    change = await _decide(context, claim, answered)
+async def _conclude(context: Context, held: Held, answered: Answered, relay: Relay) -> Applied:
+    change = await _decide(context, held.claim, held.drawn, answered)
     await relay.end()  # who hears of the end finds every chunk
-    await _rest_lane(context.queue, claim, answered.outcome)
+    await _rest_key(context.queue, held, answered.outcome)
     return await context.finisher.finish(change)
 
 
@@ -115,7 +116,7 @@ async def _whole(work: Coroutine[Any, Any, Applied]) -> Applied:
     return task.result()
 
 
-async def _decide(context: Context, claim: Claim, answered: Answered) -> Transition:
+async def _decide(context: Context, claim: Claim, drawn: Taken, answered: Answered) -> Transition:
     verdict = after_attempt(
         JobState(claim.charged, context.settings.max_attempts, claim.deadline, claim.attempt),
         answered.outcome,
@@ -131,7 +132,9 @@ async def _decide(context: Context, claim: Claim, answered: Answered) -> Transit
     except Exception:
         # What a call cost may be unknown; that it was answered is not.
         log.exception("job.not_priced", job=ids.show("job", claim.id), attempt=claim.attempt)
-    return transition(claim, verdict, usage=usage, cost_nanos=cost, key_name=answered.key_name)
+    change = transition(claim, verdict, usage=usage, cost_nanos=cost, key_name=answered.key_name)
+    used = usage or Usage()
+    return replace(change, tokens_left=(drawn.input_tokens - used.input, drawn.output_tokens - used.output))
 
 
 def _cost(provider: Provider, model: str, usage: Usage, tier: str | None) -> int | None:
@@ -154,11 +157,11 @@ async def _usage(claim: Claim, answered: Answered) -> Usage | None:
             return Usage(input=asked, output=answered.chunks, estimated=True)  # a chunk is about a token
 
 
-async def _rest_lane(queue: Queue, claim: Claim, outcome: Outcome) -> None:
-    """Let the lane rest as long as the provider asked for: the next of its jobs would be refused too."""
+async def _rest_key(queue: Queue, held: Held, outcome: Outcome) -> None:
+    """Let the key rest as long as the provider asked for: the next call with it would be refused too."""
     if isinstance(outcome, ProviderError) and HANDLING[outcome.kind].rest:
         seconds = outcome.retry_after if outcome.retry_after is not None else _SHORTEST_REST
         try:
-            await queue.rest(Target(claim.provider, claim.upstream_model), seconds=seconds)
+            await queue.rest(Target(held.claim.provider, held.drawn.lane), held.drawn.key, seconds=seconds)
         except RedisAway as error:
-            log.warning("lane.not_rested", lane=f"{claim.provider}/{claim.upstream_model}", error=str(error))
+            log.warning("key.not_rested", lane=f"{held.claim.provider}/{held.drawn.lane}", error=str(error))

@@ -19,7 +19,10 @@ JobRow = Row[Any]
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job about to be stored, which reads like a row of it. `body` is JSON."""
+    """A job about to be stored, which reads like a row of it. `body` is JSON.
+
+    The estimates are in tokens: of the input by its length, of the output at most what the request allows, 0 for any.
+    """
 
     id: UUID
     tenant_id: str
@@ -36,6 +39,8 @@ class NewJob:
     metadata: Mapping[str, str]
     webhook: Mapping[str, object] | None
     body: bytes = field(repr=False)
+    input_estimate: int = 0
+    output_estimate: int = 0
 
     status = "queued"
     attempt = 0
@@ -50,14 +55,15 @@ WITH n AS (
         CAST(:id AS uuid[]), CAST(:tenant_id AS text[]), CAST(:batch_id AS uuid[]), CAST(:custom_id AS text[]),
         CAST(:url AS text[]), CAST(:model AS text[]), CAST(:provider AS text[]), CAST(:upstream_model AS text[]),
         CAST(:priority AS text[]), CAST(:created_at AS timestamptz[]), CAST(:run_at AS timestamptz[]),
-        CAST(:deadline AS timestamptz[]), CAST(:metadata AS text[]), CAST(:webhook AS text[]), CAST(:body AS bytea[])
+        CAST(:deadline AS timestamptz[]), CAST(:metadata AS text[]), CAST(:webhook AS text[]), CAST(:body AS bytea[]),
+        CAST(:input_estimate AS bigint[]), CAST(:output_estimate AS bigint[])
     ) AS n(id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, created_at, run_at,
-           deadline, metadata, webhook, body)
+           deadline, metadata, webhook, body, input_estimate, output_estimate)
 ), j AS (
     INSERT INTO jobs (id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, status,
-                      created_at, run_at, deadline, metadata, webhook)
+                      created_at, run_at, deadline, metadata, webhook, input_estimate, output_estimate)
     SELECT id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, 'queued',
-           created_at, run_at, deadline, metadata::jsonb, webhook::jsonb
+           created_at, run_at, deadline, metadata::jsonb, webhook::jsonb, input_estimate, output_estimate
     FROM n ON CONFLICT DO NOTHING
 )
 INSERT INTO payloads (job_id, body) SELECT id, body FROM n ON CONFLICT DO NOTHING
@@ -165,7 +171,8 @@ WITH b AS (
         cancel_asked_at = NULL, batch_sequence = NULL,
         deadline = CASE WHEN deadline <= now() THEN NULL ELSE deadline END
     FROM old WHERE jobs.id = old.id
-    RETURNING jobs.id, jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at, old.status AS was, jobs.batch_id
+    RETURNING jobs.id, jobs.tenant_id, jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at,
+        jobs.input_estimate, jobs.output_estimate, old.status AS was, jobs.batch_id
 ), c AS (
     UPDATE batches SET finished_at = NULL,
         status = CASE WHEN status = 'cancelling' THEN status ELSE 'in_progress' END,
@@ -176,7 +183,7 @@ WITH b AS (
           FROM j WHERE batch_id IS NOT NULL GROUP BY batch_id) AS n
     WHERE batches.id = n.batch_id
 )
-SELECT id, provider, upstream_model, priority, run_at FROM j
+SELECT id, tenant_id, provider, upstream_model, priority, run_at, input_estimate, output_estimate FROM j
 """)
 
 

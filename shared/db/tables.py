@@ -46,6 +46,7 @@ jobs = Table(
     Column("cost_nanos", BigInteger),
     Column("metadata", JSONB, nullable=False),
     Column("webhook", JSONB),
+    *(Column(f"{kind}_estimate", BigInteger, nullable=False, server_default=text("0")) for kind in ("input", "output")),
 )
 
 results = Table(

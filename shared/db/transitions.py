@@ -46,6 +46,7 @@ class AttemptEnd:
 class Transition:
     """A job's next status, and the fence: it takes effect only from `was` and at attempt number `attempt`.
 
+    `tokens_left` are the input and output tokens that were drawn from the limits for its call and not used.
     `attempt_end` is None where no attempt was under way (a queued job that is cancelled or expires).
     """
 
@@ -61,6 +62,12 @@ class Transition:
     error: str | None = None
     result: bytes | None = field(default=None, repr=False)
     attempt_end: AttemptEnd | None = None
+    tokens_left: tuple[int, int] = (0, 0)
+
+    @property
+    def key_name(self) -> str:
+        """The key that its call went out with, "" where none was made."""
+        return (self.attempt_end and self.attempt_end.key_name) or ""
 
 
 def ended_queued(row: Any, status: Literal["cancelled", "expired"]) -> Transition:

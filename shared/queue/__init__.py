@@ -5,8 +5,14 @@ Each provider's pool has its keys behind one prefix:
 | key | type | holds |
 |---|---|---|
 | `sluice:P:lanes` | sorted set | the lanes of provider P, by the time (ms) each next has something to claim |
-| `sluice:P:rest` | sorted set | lanes that take nothing until a time (ms): the provider asked for it |
-| `sluice:P:waiting:L` | sorted set | ids waiting in lane L, by arrival (ms) less their priority's head start |
+| `sluice:P:waiting:L:T` | sorted set | ids of tenant T waiting in lane L, by arrival (ms) less their head start |
+| `sluice:P:turns:L` | sorted set | the tenants that wait in lane L, by whose turn it is |
+| `sluice:P:tags:L`, `past:L`, `clock:L` | | virtual time: of who waits, of who has left, of the lane |
+| `sluice:P:facts:L` | hash | what a claim must know of each job: tokens, weight, order, tenant |
+| `sluice:P:bucket:L:K` | hash | what key K may still ask of the lane's model |
+| `sluice:P:flight:L:K` | sorted set | ids that are being called with key K, where that is limited |
+| `sluice:P:pace:L` | hash | how many jobs were taken in each of the last spans of ten seconds |
+| `sluice:P:held:L` | hash | the job that holds its place until it is admitted, and since when |
 | `sluice:P:queue:L` | sorted set | what is in motion, in arq's layout: an id and the time (ms) it is due |
 | `sluice:P:wake` | list | one entry for every worker to wake |
 | `arq:job:ID`, `arq:retry:ID` | string | arq's own, while a job is claimed |
@@ -17,12 +23,12 @@ A time in the future is a lease or a deferred run; a due one is taken first. Wha
 own clock; a `run_at` is as right as the clock of who wrote it. A lane is named by its upstream model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, NamedTuple, Self, TypeVar, overload
 from uuid import UUID
 
 import orjson
@@ -38,8 +44,14 @@ from shared.routing import Target
 HEAD_START_MS = {"interactive": 600_000, "standard": 0, "bulk": -600_000}
 """How much earlier than it came a job of this priority counts as having come: nothing is overtaken for ever."""
 
+WEIGHTS = {"interactive": 4, "standard": 2, "bulk": 1}
+"""How many tokens of this priority a tenant gets for one of another tenant's bulk work."""
+
 MOST_AT_ONCE = 1_000
 """Jobs that one call of a script puts in their queues; Redis does nothing else meanwhile."""
+
+UNLIMITED = b'{"*":[["",1,{}]]}'
+"""One key without limits, for every lane."""
 
 FINISHED = "sluice:finished"
 CANCEL = "sluice:cancel"
@@ -61,13 +73,46 @@ class Entry:
     target: Target
     priority: str
     run_at: datetime
+    tenant: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """Return the entry of a job, given as a row or a new one."""
+        target = Target(row.provider, row.upstream_model)
+        return cls(row.id, target, row.priority, row.run_at, row.tenant_id, row.input_estimate, row.output_estimate)
+
+
+class Taken(NamedTuple):
+    """A job that a claim took: the key to call with, and the tokens that were drawn from its bucket for it."""
+
+    lane: str
+    id: UUID
+    key: str
+    input_tokens: int
+    output_tokens: int
+
+
+class Move(NamedTuple):
+    """A job that leaves motion: for good, or to be `due` again.
+
+    `key` names what it was called with, "" where it was not; `…_left` are the tokens drawn for the call and not used.
+    """
+
+    lane: str
+    id: UUID
+    due: datetime | None
+    key: str = ""
+    input_left: int = 0
+    output_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a claim took: `(lane, id)` pairs, and the ms until a lane of this provider next has something (or None)."""
+    """What a claim took, and the ms until a lane of this provider next has something (or None)."""
 
-    taken: list[tuple[str, UUID]]
+    taken: list[Taken]
     next_ms: float | None
 
 
@@ -101,14 +146,20 @@ def prefix(provider: str) -> str:
 class Queue:
     """The scripts over one Redis client. Every method may raise `RedisAway` errors."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, clock: Callable[[], float] | None = None) -> None:
+        """Work over a client; without a `clock` (ms since 1970) it is Redis's own that counts."""
         self.redis = redis
+        self._clock = clock
         # A client of its own on the same connections: what merges pipelines would mix one stream's faults with others.
         self.chunks = Chunks(Redis(connection_pool=redis.connection_pool))
-        self._enqueue, self._claim, self._renew, self._move = (
-            redis.register_script((_DIRECTORY / f"{name}.lua").read_text())
-            for name in ("enqueue", "claim", "renew", "move")
+        shared = "".join((_DIRECTORY / f"{name}.lua").read_text() for name in ("turns", "buckets"))
+        self._enqueue, self._claim, self._renew, self._move, self._rest, self._place = (
+            redis.register_script(shared + (_DIRECTORY / f"{name}.lua").read_text())
+            for name in ("enqueue", "claim", "renew", "move", "rest", "place")
         )
+
+    def _now(self) -> str:
+        return "" if self._clock is None else f"{self._clock():.3f}"
 
     async def enqueue(self, entries: Iterable[Entry]) -> None:
         """Put jobs in their lanes' queues and wake the pools; one that is there already stays where it is."""
@@ -117,39 +168,62 @@ class Queue:
             new = []
             for entry in group:
                 run_at = int(entry.run_at.timestamp() * 1000)
-                new.append((entry.target.model, entry.id.hex, run_at, run_at - HEAD_START_MS[entry.priority]))
+                order = run_at - HEAD_START_MS[entry.priority]
+                new.append(
+                    (
+                        entry.target.model, entry.id.hex, run_at, order, entry.tenant,
+                        entry.input_tokens, entry.output_tokens, WEIGHTS[entry.priority],
+                    )
+                )  # fmt: skip
             for start in range(0, len(new), MOST_AT_ONCE):
                 page = orjson.dumps(new[start : start + MOST_AT_ONCE])
-                await self._enqueue(keys=[prefix(provider)], args=[page])
+                await self._enqueue(keys=[prefix(provider)], args=[self._now(), page])
 
-    async def claim(self, provider: str, *, most: int, lease: float, payload: bytes) -> Proposal:
-        """Take up to `most` due jobs of a provider's lanes, each for `lease` seconds; `payload` is arq's for each."""
-        taken, next_ms = await self._claim(keys=[prefix(provider)], args=[most, int(lease * 1000), payload])
-        pairs = zip(taken[::2], taken[1::2], strict=True)
+    async def claim(
+        self, provider: str, *, most: int, lease: float, payload: bytes, limits: bytes = UNLIMITED
+    ) -> Proposal:
+        """Take up to `most` due jobs of a provider's lanes, as far as the limits of its deployments admit.
+
+        Each is taken for `lease` seconds; `payload` is arq's for each. `limits` is JSON, see `claim.lua`.
+        """
+        taken, next_ms = await self._claim(
+            keys=[prefix(provider)], args=[self._now(), most, int(lease * 1000), payload, limits]
+        )
+        rows = zip(*(taken[column::5] for column in range(5)), strict=True)
         return Proposal(
-            [(lane.decode(), UUID(hex=id_.decode())) for lane, id_ in pairs],
+            [
+                Taken(lane.decode(), UUID(hex=id_.decode()), key.decode(), int(input_), int(output))
+                for lane, id_, key, input_, output in rows
+            ],
             float(next_ms) if next_ms is not None else None,
         )
 
-    async def renew(self, provider: str, held: Iterable[tuple[str, UUID]], *, lease: float) -> None:
-        """Prolong the leases of `(lane, id)`s by `lease` seconds from now."""
-        arguments: list[str | int] = [int(lease * 1000)]
-        for lane, id_ in held:
-            arguments += [lane, id_.hex]
+    async def renew(self, provider: str, held: Iterable[tuple[str, UUID, str]], *, lease: float) -> None:
+        """Prolong the leases of `(lane, id, key)`s by `lease` seconds from now."""
+        arguments: list[str | int] = [self._now(), int(lease * 1000)]
+        for lane, id_, key in held:
+            arguments += [lane, id_.hex, key]
         await self._renew(keys=[prefix(provider)], args=arguments)
 
-    async def move(self, provider: str, moves: Sequence[tuple[str, UUID, datetime | None]]) -> None:
-        """Take `(lane, id, due)`s out of motion: out of the queue (`due` None), or due again at a time."""
-        arguments: list[str | int] = []
-        for lane, id_, due in moves:
-            arguments += [lane, id_.hex, -1 if due is None else int(due.timestamp() * 1000)]
+    async def move(self, provider: str, moves: Iterable[Move]) -> None:
+        """Take jobs out of motion."""
+        arguments: list[str | int] = [self._now()]
+        for one in moves:
+            due = -1 if one.due is None else int(one.due.timestamp() * 1000)
+            arguments += [one.lane, one.id.hex, due, one.key, one.input_left, one.output_left]
         await self._move(keys=[prefix(provider)], args=arguments)
 
-    async def rest(self, target: Target, *, seconds: float) -> None:
-        """Have a lane take nothing for a while; a longer rest that is under way stays."""
-        now, micros = await self.redis.time()
-        until = now * 1000 + micros // 1000 + int(seconds * 1000)
-        await self.redis.zadd(f"{prefix(target.provider)}rest", {target.model: until}, gt=True)
+    async def rest(self, target: Target, key: str, *, seconds: float) -> None:
+        """Have a deployment take nothing for a while, and then less than before; a longer rest under way stays."""
+        await self._rest(keys=[prefix(target.provider)], args=[self._now(), target.model, key, int(seconds * 1000)])
+
+    async def place(self, target: Target, id_: UUID) -> tuple[int, float | None] | None:
+        """Return how many jobs go before a waiting one, and the seconds until its turn (None where nothing moves)."""
+        found = await self._place(keys=[prefix(target.provider)], args=[self._now(), target.model, id_.hex])
+        if found is None:
+            return None
+        before, pace = int(found[0]), float(found[1])
+        return before, (before + 1) / pace if pace else None
 
     async def announce(self, channel: str, wanted: Sequence[UUID]) -> None:
         """Publish ids on `FINISHED` or `CANCEL`."""

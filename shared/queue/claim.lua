@@ -1,39 +1,150 @@
--- Takes up to ARGV[1] due jobs of a pool, in turn over its lanes, each leased for ARGV[2] ms. KEYS: the pool's prefix.
--- ARGV[3]: the payload arq reads for each. Returns {{lane, id, lane, id, ...}, ms until a lane is next due or false}.
+-- Takes up to ARGV[2] due jobs of a pool, in turn over its lanes, each leased for ARGV[3] ms, as far as the limits of the
+-- lanes' deployments admit. KEYS: the pool's prefix. ARGV[4]: the payload arq reads for each. ARGV[5]: JSON of
+-- {lane or '*': [{key, weight, limit}, ...]}. Returns {{lane, id, key, input tokens, output tokens, ...}, ms until
+-- something may be taken or false}.
+local PATIENCE_MS = 5000
+local SAFETY_MS = 1000
+local LOOK_TENANTS, LOOK_JOBS = 16, 4
 local p = KEYS[1]
-local left, lease, payload = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-local lanes_key, rest_key = p .. 'lanes', p .. 'rest'
+local left, lease, payload, all = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], cjson.decode(ARGV[5])
+local now = now_ms()
+local lanes_key = p .. 'lanes'
 local taken = {}
 
-local function take(lane, id)
+-- Returns the deployment with the most room for a job, or nil and the ms until there is one (nil: nobody knows).
+local function admit(buckets, job)
+  local best, most, soonest = nil, -1, nil
+  for _, bucket in ipairs(buckets) do
+    local wait = wait_of(bucket, job, now)
+    if wait == 0 then
+      local room = bucket.weight / (1 + bucket.drawn)
+      for dimension, rate in pairs(bucket.rate) do
+        room = math.min(room, bucket.weight * (1 + bucket.level[dimension]) / (1 + rate * 60000))
+      end
+      if room > most then best, most = bucket, room end
+    elseif wait then
+      soonest = math.min(soonest or wait, wait)
+    end
+  end
+  return best, soonest
+end
+
+local function take(lane, id, bucket, job)
+  draw(bucket, job)
+  bucket.drawn = bucket.drawn + 1
   redis.call('ZADD', p .. 'queue:' .. lane, now + lease, id)
   redis.call('SET', 'arq:job:' .. id, payload, 'PX', 86400000)
+  if bucket.free then redis.call('ZADD', p .. 'flight:' .. lane .. ':' .. bucket.key, now + lease, id) end
   taken[#taken + 1] = lane
   taken[#taken + 1] = id
+  taken[#taken + 1] = bucket.key
+  taken[#taken + 1] = job.input
+  taken[#taken + 1] = job.output
   left = left - 1
+end
+
+-- Takes what is in motion and due: lost leases and retries. A deferred job whose time has come joins those who wait.
+local function take_due(lane, buckets, share)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'queue:' .. lane, '-inf', now, 'LIMIT', 0, share)) do
+    local job = facts_of(p, lane, id) or {input = 0, output = 0, weight = 1}
+    if job.later then
+      redis.call('ZREM', p .. 'queue:' .. lane, id)
+      redis.call('HSET', p .. 'facts:' .. lane, id,
+        string.format('%d:%d:%g:%d:0:%s', job.input, job.output, job.weight, job.order, job.tenant))
+      wait_turn(p, lane, job.tenant, id, job.order, job.weight)
+    elseif left > 0 then
+      local bucket, wait = admit(buckets, job)
+      if not bucket then return wait or SAFETY_MS end
+      take(lane, id, bucket, job)
+    end
+  end
+  return 0
+end
+
+-- Returns the first job in turn that is admitted, going round larger ones for a while; else nil and the ms to wait.
+local function next_in_turn(lane, buckets)
+  local soonest
+  local held_key = p .. 'held:' .. lane
+  for place = 1, LOOK_TENANTS do
+    local tenant = redis.call('ZRANGE', p .. 'turns:' .. lane, place - 1, place - 1)[1]
+    if not tenant then break end
+    for rank = 1, LOOK_JOBS do
+      local id = redis.call('ZRANGE', p .. 'waiting:' .. lane .. ':' .. tenant, rank - 1, rank - 1)[1]
+      if not id then break end
+      local job = facts_of(p, lane, id)
+      if not job then
+        redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. tenant, id)
+      else
+        local bucket, wait = admit(buckets, job)
+        if bucket then
+          if soonest == nil and place == 1 then redis.call('DEL', held_key) end
+          return id, job, bucket
+        end
+        if place == 1 and rank == 1 then
+          -- It holds its place: after a while nothing goes round it any more, so that what it needs can gather.
+          local since = redis.call('HMGET', held_key, 'id', 'since')
+          if since[1] ~= id then
+            redis.call('HSET', held_key, 'id', id, 'since', now)
+            redis.call('PEXPIRE', held_key, 3600000)
+          elseif now - since[2] > PATIENCE_MS then
+            return nil, nil, nil, wait
+          end
+        end
+        if wait then soonest = math.min(soonest or wait, wait) end
+      end
+    end
+  end
+  return nil, nil, nil, soonest
+end
+
+-- Returns the ms until more may be taken: 0 where there is more and nothing but the share ended it.
+local function take_in_turn(lane, buckets, share)
+  while share > 0 do
+    local id, job, bucket, wait = next_in_turn(lane, buckets)
+    if not id then return wait or SAFETY_MS end
+    local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, job.tenant) or 0)
+    redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. job.tenant, id)
+    local clock = math.max(tag, tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0))
+    redis.call('SET', p .. 'clock:' .. lane, string.format('%.3f', clock), 'PX', 600000)
+    stand(p, lane, job.tenant, tag + (job.input + job.output + 1) / job.weight)
+    take(lane, id, bucket, job)
+    share = share - 1
+  end
+  return 0
+end
+
+local function buckets_of(lane)
+  local buckets = {}
+  for _, one in ipairs(all[lane] or all['*'] or {}) do
+    local bucket = read_bucket(p, lane, one[1], one[3], now)
+    bucket.weight, bucket.drawn = one[2], 0
+    buckets[#buckets + 1] = bucket
+  end
+  return buckets
 end
 
 local lanes = redis.call('ZRANGEBYSCORE', lanes_key, '-inf', now, 'LIMIT', 0, 64)
 for index, lane in ipairs(lanes) do
-  local resting = tonumber(redis.call('ZSCORE', rest_key, lane) or 0)
-  if resting > now then
-    redis.call('ZADD', lanes_key, resting, lane)
-  elseif left > 0 then
-    if resting > 0 then redis.call('ZREM', rest_key, lane) end
-    local queue, waiting = p .. 'queue:' .. lane, p .. 'waiting:' .. lane
+  if left > 0 then
+    local buckets = buckets_of(lane)
+    local before = left
     local share = math.ceil(left / (#lanes - index + 1))
-    local due = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', 0, share)
-    for _, id in ipairs(due) do take(lane, id) end
-    if share > #due then
-      local popped = redis.call('ZPOPMIN', waiting, share - #due)
-      for i = 1, #popped, 2 do take(lane, popped[i]) end
+    local wait = take_due(lane, buckets, share)
+    share = share - (before - left)
+    if wait == 0 then wait = take_in_turn(lane, buckets, share) end
+    for _, bucket in ipairs(buckets) do write_bucket(bucket, now) end
+    if left < before then
+      local window = math.floor(now / 10000)
+      redis.call('HINCRBY', p .. 'pace:' .. lane, window, before - left)
+      redis.call('HDEL', p .. 'pace:' .. lane, window - 2, window - 3)
+      redis.call('PEXPIRE', p .. 'pace:' .. lane, 30000)
     end
-    -- When this lane next has something: now (behind the other lanes), at the earliest time in motion, or never.
-    local first = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
-    if redis.call('EXISTS', waiting) == 1 then
-      redis.call('ZADD', lanes_key, now, lane)
+    redis.call('ZREMRANGEBYSCORE', p .. 'past:' .. lane, '-inf', redis.call('GET', p .. 'clock:' .. lane) or 0)
+    -- When this lane next has something: when a bucket admits it, now (behind the other lanes), at the earliest time in
+    -- motion, or never.
+    local first = redis.call('ZRANGE', p .. 'queue:' .. lane, 0, 0, 'WITHSCORES')
+    if redis.call('EXISTS', p .. 'turns:' .. lane) == 1 or (first[2] and tonumber(first[2]) <= now) then
+      redis.call('ZADD', lanes_key, now + wait, lane)
     elseif first[2] then
       redis.call('ZADD', lanes_key, first[2], lane)
     else
@@ -47,9 +158,6 @@ local next_ms = false
 if next_lane[2] then
   next_ms = tostring(math.max(0, next_lane[2] - now))
   -- What is left is for whoever has a free slot.
-  if next_ms == '0' and #taken > 0 then
-    redis.call('RPUSH', p .. 'wake', '1')
-    redis.call('LTRIM', p .. 'wake', -16, -1)
-  end
+  if next_ms == '0' and #taken > 0 then wake(p) end
 end
 return {taken, next_ms}

@@ -1,25 +1,24 @@
--- Puts jobs in their lanes. KEYS: the pool's prefix. ARGV: JSON of {lane, id, run_at (ms), turn (ms)}s.
--- A job that is in motion or waiting already stays as it is, so this may be repeated at will.
+-- Puts jobs in their lanes. KEYS: the pool's prefix. ARGV: JSON of {lane, id, run_at (ms), order (ms), tenant, input tokens,
+-- output tokens, weight}s. A job that is in motion or waiting already stays as it is, so this may be repeated at will.
 local p = KEYS[1]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
+local now = now_ms()
 local fresh = false
-for _, new in ipairs(cjson.decode(ARGV[1])) do
-  local lane, id, run_at, turn = new[1], new[2], new[3], new[4]
-  local queue = p .. 'queue:' .. lane
-  if not redis.call('ZSCORE', queue, id) then
+for _, new in ipairs(cjson.decode(ARGV[2])) do
+  local lane, id, run_at, order, tenant = new[1], new[2], new[3], new[4], new[5]
+  local queue, facts = p .. 'queue:' .. lane, p .. 'facts:' .. lane
+  -- What a claim must know of the job: tokens in and out, weight, order, whether it has yet to wait its turn, tenant.
+  if redis.call('HEXISTS', facts, id) == 0 then
     -- A second's slack: a clock that is a little ahead must not send a job round the timer.
-    if run_at > now + 1000 then
+    local later = run_at > now + 1000
+    redis.call('HSET', facts, id, string.format('%d:%d:%g:%d:%d:%s', new[6], new[7], new[8], order, later and 1 or 0, tenant))
+    if later then
       redis.call('ZADD', queue, run_at, id)
       redis.call('ZADD', p .. 'lanes', 'LT', run_at, lane)
     else
-      redis.call('ZADD', p .. 'waiting:' .. lane, 'NX', turn, id)
+      wait_turn(p, lane, tenant, id, order, tonumber(new[8]))
       redis.call('ZADD', p .. 'lanes', 'LT', now, lane)
       fresh = true
     end
   end
 end
-if fresh then
-  redis.call('RPUSH', p .. 'wake', '1')
-  redis.call('LTRIM', p .. 'wake', -16, -1)
-end
+if fresh then wake(p) end

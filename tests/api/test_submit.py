@@ -35,6 +35,8 @@ async def test_the_answer_is_202_with_the_whole_job(tenant: Tenant) -> None:
     assert 0 < int(headers["Retry-After"]) <= 60
     assert headers["x-request-id"]
     _, again, _ = await tenant.ask("GET", f"/v1/jobs/{job['id']}")
+    assert again.pop("queue")["position"] >= 1
+    assert job.pop("queue") is None
     assert again == job
 
 

@@ -27,10 +27,10 @@ async def test_queued_jobs_come_back_and_running_ones_are_left_alone(tmp_path: P
             return len(sluice.calls())
 
         await until(called, lambda number: number == SLOTS, what="all slots busy")
-        assert await client.zcard("sluice:simulated:waiting:small") == JOBS - SLOTS
+        assert await client.zcard("sluice:simulated:waiting:small:default") == JOBS - SLOTS
         await client.flushall()
         await until(
-            lambda: client.zcard("sluice:simulated:waiting:small"), lambda n: n == JOBS - SLOTS, what="refilled"
+            lambda: client.zcard("sluice:simulated:waiting:small:default"), lambda n: n == JOBS - SLOTS, what="refilled"
         )
 
         await so_many_completed(sluice, batch, 200)
@@ -42,4 +42,4 @@ async def test_queued_jobs_come_back_and_running_ones_are_left_alone(tmp_path: P
         # One that was claimed just then may go back, at no cost; none was lost.
         assert {row["status"] for rows in found.attempts.values() for row in rows.values()} <= {"completed", "released"}
         assert {row["charged"] for row in found.jobs.values()} == {1}
-        assert await client.zcard("sluice:simulated:waiting:small") == 0
+        assert await client.zcard("sluice:simulated:waiting:small:default") == 0

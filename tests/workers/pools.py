@@ -20,7 +20,6 @@ from shared.db import engine as db
 from shared.db import jobs
 from shared.db.jobs import NewJob
 from shared.queue import Entry, Queue
-from shared.routing import Target
 from shared.simulation import Behaviour
 from tests.gateway import until
 from workers import call
@@ -98,7 +97,7 @@ class Stores:
         async with db.transaction(self.engine) as connection:
             await jobs.insert(connection, new)
         if enqueue:
-            await self.queue.enqueue(Entry(one.id, Target("p", model), priority, one.run_at) for one in new)
+            await self.queue.enqueue(Entry.of(one) for one in new)
         return [ids.show("job", one.id) for one in new]
 
     async def rows(self, query: str, **values: object) -> Sequence[Any]:

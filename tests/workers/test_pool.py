@@ -10,6 +10,7 @@ import pytest
 from arq import ArqRedis, Worker, cron
 from redis.asyncio import ConnectionPool
 
+from shared.queue import Move
 from tests.gateway import until
 from tests.workers.pools import Stores, pool, stores, uuid
 from workers.maintain import Maintenance
@@ -133,7 +134,13 @@ async def test_what_runs_lies_in_arqs_layout_and_what_ended_nowhere(held: Stores
         async def left() -> list[bytes]:
             return [key for key in await client.keys("*") if b"health" not in key and b"wake" not in key]
 
-        await until(left, lambda keys: set(keys) <= {b"sluice:p:lanes"}, what="nothing left")
+        await until(
+            left,
+            lambda keys: (
+                set(keys) <= {f"sluice:p:{kind}".encode() for kind in ("lanes", "clock:m", "past:m", "pace:m")}
+            ),
+            what="nothing left",
+        )
         assert await client.keys("arq:*") == []
 
 
@@ -165,7 +172,7 @@ async def test_a_job_that_waited_for_days_still_runs(held: Stores, redis: str, e
         await held.queue.redis.flushall()
         await Maintenance(held.engine, held.queue, max_attempts=5).enqueue_missing()
     else:
-        await held.queue.move("p", [("m", uuid(far[0]), datetime.now(UTC))])
+        await held.queue.move("p", [Move("m", uuid(far[0]), datetime.now(UTC))])
     async with pool(held, redis):
         await held.completed()
     assert sorted(held.upstream.called()) == sorted(f"{id_}-1" for id_ in waiting + far)

@@ -1,0 +1,56 @@
+-- Whose turn it is in a lane: start-time fair queueing over tenants (Goyal, Vin, Cheng 1996). A tenant's tag is the virtual
+-- time at which its next job starts; it grows by tokens / weight as its jobs are taken, and a tenant that comes (back) starts
+-- at the lane's clock, or where it had left off. What stands first for a tenant whose head is urgent is its tag less LEAD.
+local LEAD = 20000
+local URGENT = 4
+
+-- The time in ms: Redis's own, but for tests that say what time it is.
+local function now_ms()
+  if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + time[2] / 1000
+end
+
+local function wake(p)
+  redis.call('RPUSH', p .. 'wake', '1')
+  redis.call('LTRIM', p .. 'wake', -16, -1)
+end
+
+local function facts_of(p, lane, id)
+  local held = redis.call('HGET', p .. 'facts:' .. lane, id)
+  if not held then return nil end
+  local input, output, weight, order, later, tenant = held:match('^(%d+):(%d+):([^:]+):(-?%d+):(%d):(.*)$')
+  return {input = tonumber(input), output = tonumber(output), weight = tonumber(weight), order = tonumber(order),
+    later = later == '1', tenant = tenant}
+end
+
+-- Sets where a tenant stands in the lane, by its tag and by what its first job is.
+local function stand(p, lane, tenant, tag)
+  local head = redis.call('ZRANGE', p .. 'waiting:' .. lane .. ':' .. tenant, 0, 0)[1]
+  if not head then
+    redis.call('ZREM', p .. 'turns:' .. lane, tenant)
+    redis.call('HDEL', p .. 'tags:' .. lane, tenant)
+    if tag > tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0) then
+      redis.call('ZADD', p .. 'past:' .. lane, tag, tenant)
+      redis.call('PEXPIRE', p .. 'past:' .. lane, 600000)
+    end
+    return
+  end
+  local facts = facts_of(p, lane, head)
+  local lead = facts and facts.weight >= URGENT and LEAD or 0
+  redis.call('HSET', p .. 'tags:' .. lane, tenant, tag)
+  redis.call('ZADD', p .. 'turns:' .. lane, tag - lead, tenant)
+end
+
+local function wait_turn(p, lane, tenant, id, order, weight)
+  local waiting = p .. 'waiting:' .. lane .. ':' .. tenant
+  redis.call('ZADD', waiting, order, id)
+  local tag = redis.call('HGET', p .. 'tags:' .. lane, tenant)
+  if tag then
+    if weight >= URGENT then stand(p, lane, tenant, tonumber(tag)) end
+    return
+  end
+  local past = redis.call('ZSCORE', p .. 'past:' .. lane, tenant)
+  if past then redis.call('ZREM', p .. 'past:' .. lane, tenant) end
+  stand(p, lane, tenant, math.max(tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0), tonumber(past or 0)))
+end
