@@ -24,7 +24,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     | `restarted` | `{"attempt"}`: what came before is void, another attempt answers anew |
     | `missing` | `{}`: pieces were lost; the job's result holds them |
 
-    An event's id is `ATTEMPT-N-STATUS`; sent back as `Last-Event-ID` the events go on after it.
+    An event's id is `ATTEMPT-N-STATUS`, the status as it was last sent; sent back as `Last-Event-ID` the events go on after it.
     """
     state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
     at, status = _resumed(request.headers.get("Last-Event-ID", ""))
@@ -55,6 +55,6 @@ def _resumed(last: str) -> tuple[Position, str]:
         return Position(), ""
     shown, _, status = last.rpartition("-")
     at = Position.parse(shown)
-    if at is None or status not in set(Status):
+    if at is None or status not in ("", *Status):
         raise ApiError(400, "Last-Event-ID is not the id of one of this job's events.", param="Last-Event-ID")
     return at, status

@@ -83,7 +83,9 @@ def corrected(found: Capabilities | None, *, vision: bool | None = None, **state
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of the models that the list has of a kind's vendor."""
+    """Return the names of the models that the list has of a kind's vendor; the simulated one answers to its own."""
+    if kind == "simulated":
+        return ["simulated"]
     return sorted({model.id for model in _listed(_VENDORS.get(kind, kind.replace("_", "-"))).values()})
 
 

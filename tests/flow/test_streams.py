@@ -70,6 +70,8 @@ async def test_events_attach_at_any_time_and_resume_without_gap_or_duplicate(slu
     assert said(chunks) == result["choices"][0]["message"]["content"]
     late = [event async for event in follow(sluice, job["id"])]
     assert [data for name, _, data in late if name == "chunk"] == chunks
+    third = [event async for event in follow(sluice, job["id"], late[2][1])]
+    assert third == late[3:]
     assert [event async for event in follow(sluice, job["id"], last)] == [seen[-1]]
 
 

@@ -149,3 +149,4 @@ def test_a_model_lacks_only_what_it_is_known_not_to_do() -> None:
 def test_the_names_of_a_vendors_models() -> None:
     assert {"gpt-5-mini", "gpt-4o"} <= set(catalog.names("openai"))
     assert catalog.names("vllm") == []
+    assert catalog.names("simulated") == ["simulated"]
