@@ -5,6 +5,7 @@
 local PATIENCE_MS = 5000
 local SAFETY_MS = 1000
 local LOOK_TENANTS, LOOK_JOBS = 16, 4
+local LONGEST_RUN = 200
 local p = KEYS[1]
 local left, lease, payload, all = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], cjson.decode(ARGV[5])
 local now = now_ms()
@@ -97,18 +98,52 @@ local function next_in_turn(lane, buckets)
   return nil, nil, nil, soonest
 end
 
+local function charge(job) return (job.input + job.output + 1) / job.weight end
+
+-- Takes the first tenant's jobs for as long as it is its turn; returns how many. What is not admitted ends it.
+local function take_run(lane, buckets, share)
+  local first = redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 1, 'WITHSCORES')
+  if not first[1] then return 0 end
+  local tenant, rival = first[1], tonumber(first[4] or math.huge)
+  local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0)
+  local waiting = p .. 'waiting:' .. lane .. ':' .. tenant
+  local ids = redis.call('ZRANGE', waiting, 0, math.min(share, LONGEST_RUN) - 1)
+  if #ids == 0 then return 0 end
+  local facts = redis.call('HMGET', p .. 'facts:' .. lane, unpack(ids))
+  local gone, clock = {}, tag
+  for index, id in ipairs(ids) do
+    local job = parsed(facts[index])
+    if not job or (index > 1 and tag - (job.weight >= URGENT and LEAD or 0) > rival) then break end
+    local bucket = admit(buckets, job)
+    if not bucket then break end
+    take(lane, id, bucket, job)
+    clock, tag = tag, tag + charge(job)
+    gone[index] = id
+  end
+  if #gone > 0 then
+    redis.call('ZREM', waiting, unpack(gone))
+    redis.call('DEL', p .. 'held:' .. lane)
+    advance(p, lane, clock)
+    stand(p, lane, tenant, tag)
+  end
+  return #gone
+end
+
 -- Returns the ms until more may be taken: 0 where there is more and nothing but the share ended it.
 local function take_in_turn(lane, buckets, share)
   while share > 0 do
-    local id, job, bucket, wait = next_in_turn(lane, buckets)
-    if not id then return wait or SAFETY_MS end
-    local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, job.tenant) or 0)
-    redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. job.tenant, id)
-    local clock = math.max(tag, tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0))
-    redis.call('SET', p .. 'clock:' .. lane, string.format('%.3f', clock), 'PX', 600000)
-    stand(p, lane, job.tenant, tag + (job.input + job.output + 1) / job.weight)
-    take(lane, id, bucket, job)
-    share = share - 1
+    local run = take_run(lane, buckets, share)
+    share = share - run
+    if run == 0 then
+      local id, job, bucket, wait = next_in_turn(lane, buckets)
+      if not id then return wait or SAFETY_MS end
+      local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, job.tenant) or 0)
+      redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. job.tenant, id)
+      advance(p, lane, tag)
+      stand(p, lane, job.tenant, tag + charge(job))
+      take(lane, id, bucket, job)
+      share = share - 1
+    end
   end
   return 0
 end

@@ -16,12 +16,19 @@ local function wake(p)
   redis.call('LTRIM', p .. 'wake', -16, -1)
 end
 
-local function facts_of(p, lane, id)
-  local held = redis.call('HGET', p .. 'facts:' .. lane, id)
+local function parsed(held)
   if not held then return nil end
   local input, output, weight, order, later, tenant = held:match('^(%d+):(%d+):([^:]+):(-?%d+):(%d):(.*)$')
   return {input = tonumber(input), output = tonumber(output), weight = tonumber(weight), order = tonumber(order),
     later = later == '1', tenant = tenant}
+end
+
+local function facts_of(p, lane, id) return parsed(redis.call('HGET', p .. 'facts:' .. lane, id)) end
+
+-- Moves the lane's clock to the tag of a job that is taken; it never goes back.
+local function advance(p, lane, tag)
+  local clock = math.max(tag, tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0))
+  redis.call('SET', p .. 'clock:' .. lane, string.format('%.3f', clock), 'PX', 600000)
 end
 
 -- Sets where a tenant stands in the lane, by its tag and by what its first job is.
