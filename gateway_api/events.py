@@ -24,7 +24,8 @@ async def events(request: web.Request) -> web.StreamResponse:
     | `restarted` | `{"attempt"}`: what came before is void, another attempt answers anew |
     | `missing` | `{}`: pieces were lost; the job's result holds them |
 
-    An event's id is `ATTEMPT-N-STATUS`, the status as it was last sent; sent back as `Last-Event-ID` the events go on after it.
+    An event's id is `ATTEMPT-N-STATUS`, the status as it was last sent. Sent back as `Last-Event-ID`, the events go on
+    after it.
     """
     state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
     at, status = _resumed(request.headers.get("Last-Event-ID", ""))
