@@ -10,10 +10,12 @@ from gateway_api.state import State
 from shared.db import engine as db
 from shared.db import jobs
 from shared.db.jobs import JobRow
+from shared.errors import Unavailable
 from shared.lifecycle import TERMINAL
 from shared.queue import RedisAway
 from shared.queue.chunks import Piece, Position, follows
 
+OFTEN = 10
 LOOK_SECONDS = 1.0
 """How long until we look for ourselves: an announcement may be lost, and that an attempt began is not announced."""
 
@@ -50,13 +52,13 @@ async def follow(state: State, tenant: str, id_: UUID, *, after: Position = BEGI
 
     Yields None whenever nothing happened for `LOOK_SECONDS`, and nothing at all where there is no such job.
     """
-    at, row = after, None
+    at, row, idle = after, None, 0
     async with state.waiters.following(id_) as wake:
         wake.ended = True  # look first
         while True:
             if wake.ended:
                 wake.ended = False
-                row = await _read(state, tenant, id_)
+                row = await _read(state, tenant, id_, row)
                 if row is None:
                     return
                 if row.status != status and row.status not in TERMINAL:
@@ -82,14 +84,22 @@ async def follow(state: State, tenant: str, id_: UUID, *, after: Position = BEGI
                 async with asyncio.timeout(LOOK_SECONDS):
                     await wake.wait()
             except TimeoutError:
-                wake.ended = True
+                # Many may follow for long: who has waited for long looks less often.
+                idle += 1
+                wake.ended = idle < OFTEN or idle % OFTEN == 0
                 yield None
             wake.clear()
 
 
-async def _read(state: State, tenant: str, id_: UUID) -> JobRow | None:
-    async with db.transaction(state.engine) as connection:
-        return await jobs.get(connection, tenant, id_)
+async def _read(state: State, tenant: str, id_: UUID, known: JobRow | None) -> JobRow | None:
+    """Return the job as it is now, or as it was known while Postgres is away: who follows it waits for that too."""
+    try:
+        async with db.transaction(state.engine) as connection:
+            return await jobs.get(connection, tenant, id_)
+    except Unavailable:
+        if known is None:
+            raise
+        return known
 
 
 async def _pieces(state: State, id_: UUID, after: Position) -> list[Piece]:

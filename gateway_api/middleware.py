@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from gateway_api.answers import envelope
 from gateway_api.routes import OPEN
-from gateway_api.state import TENANT
+from gateway_api.state import REQUEST_ID, TENANT
 from shared import ids
 from shared.errors import ApiError
 
@@ -28,7 +28,7 @@ def guard(admin_key: str) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request_id = f"req_{process}{next(count):x}"
+        request_id = request[REQUEST_ID] = f"req_{process}{next(count):x}"
         try:
             if request.path not in OPEN:
                 request[TENANT] = _tenant(request, digest)
@@ -40,13 +40,16 @@ def guard(admin_key: str) -> Middleware:
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except ConnectionResetError:
-            raise  # the client has left
+            if request.transport is not None and not request.transport.is_closing():
+                raise
+            return web.Response(status=499)  # the client has left, and reads this no more
         except Exception:
             log.exception("request.crashed", request=request_id, method=request.method, path=request.path)
             response = envelope(
                 ApiError(500, "Something went wrong on our side.", type="server_error", code="internal")
             )
-        response.headers["x-request-id"] = request_id
+        if not response.prepared:
+            response.headers["x-request-id"] = request_id
         if response.status >= 500:
             log.warning("request.refused", request=request_id, path=request.path, status=response.status)
         return response

@@ -18,7 +18,7 @@ from shared.db.jobs import NewJob
 from shared.errors import ApiError, Fault
 from shared.providers import Call
 from shared.routing import Target
-from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, JobRequest, body_faults, faults_of, null_characters
+from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, ROUTES, JobRequest, body_faults, faults_of, null_characters
 from shared.serving import serving
 
 BYTES_PER_TOKEN = 4
@@ -128,7 +128,7 @@ def drop_unsupported(value: dict[str, Any], config: Config) -> list[str]:
     Only whole parameters can be dropped: what remains is a fault.
     """
     body = value.get("body")
-    if not isinstance(body, dict) or not body.pop("drop_unsupported", False):
+    if not isinstance(body, dict) or body.pop("drop_unsupported", False) is not True:
         return []
     url = str(value.get("url", DEFAULT_ROUTE))
     target = None if body_faults(url, body) else routing.resolve(body["model"], config.providers, config.models)
@@ -150,7 +150,7 @@ def of_body(fault: Fault) -> Fault:
 
 
 def _unsupported(target: Target | None, url: str, body: dict[str, Any], config: Config) -> list[Fault]:
-    if target is None:
+    if target is None or url not in ROUTES:
         return []
     provider = config.providers[target.provider]
     faults = serving(provider.kind, url).faults(Call(url, body, "", target.model))

@@ -16,7 +16,7 @@ ROUTES = [
     web.post("/v1/jobs/retry", jobs.retry_many),
     web.get("/v1/jobs/{id}", jobs.retrieve),
     web.get("/v1/jobs/{id}/attempts", jobs.attempts),
-    web.get("/v1/jobs/{id}/events", events.events),
+    web.get("/v1/jobs/{id}/events", events.events, allow_head=False),
     web.post("/v1/jobs/{id}/cancel", jobs.cancel),
     web.post("/v1/jobs/{id}/retry", jobs.retry),
     web.post("/v1/batches", batches.create),

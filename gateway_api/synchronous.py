@@ -4,6 +4,7 @@ A caller that leaves takes its job with it, unless it sent an `Idempotency-Key`,
 answer.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -74,8 +75,8 @@ async def _run(request: web.Request, url: str) -> web.StreamResponse:
             if streamed:
                 return await _stream(request, url, body, headers, steps, leave)
             return await _whole(request, headers, steps)
-    except ConnectionResetError:
-        await leave()
+    except (ConnectionResetError, asyncio.CancelledError):  # the caller has left, or we are about to
+        await asyncio.shield(leave())
         raise
 
 
@@ -148,7 +149,7 @@ async def _send(out: EventStream, url: str, chunk: dict[str, Any]) -> None:
 async def _send_error(out: EventStream, url: str, error: ApiError) -> None:
     shape = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     if url == RESPONSES:
-        await out.send({"type": "error", **shape}, event="error")
+        await out.send(shape | {"type": "error", "sequence_number": 0}, event="error")
     else:
         await out.send({"error": shape})
 
@@ -177,9 +178,15 @@ def _failure(row: JobRow) -> ApiError:
     """Return the error that a job which did not complete is to a synchronous caller."""
     match row.status:
         case Status.EXPIRED:
-            return ApiError(504, "The request could not be completed in time.", type="timeout_error", code="timeout")
+            return ApiError(
+                504,
+                "The request could not be completed in time.",
+                type="timeout_error",
+                code="timeout",
+                should_retry=False,
+            )
         case Status.CANCELLED:
-            return ApiError(409, "The job was cancelled.", code="cancelled")
+            return ApiError(409, "The job was cancelled.", code="cancelled", should_retry=False)
     kind = ErrorKind(row.error["code"])
     handling = HANDLING[kind]
     return ApiError(

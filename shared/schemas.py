@@ -5,7 +5,7 @@ Job options are closed (an unknown one is a fault); the `body` is open and passe
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,7 @@ from pydantic import (
 from shared.errors import Fault
 
 Route = Literal["/v1/chat/completions", "/v1/embeddings", "/v1/responses"]
+ROUTES = frozenset(get_args(Route))
 DEFAULT_ROUTE: Route = "/v1/chat/completions"
 
 MOST_FAULTS = 100
@@ -112,6 +113,10 @@ def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
         faults.append(Fault("body.model", "must be a non-empty string"))
     elif len(model) > 256:
         faults.append(Fault("body.model", "is longer than 256 characters"))
+    if not isinstance(body.get("stream", False), bool | None):
+        faults.append(Fault("body.stream", "must be true or false"))
+    if not isinstance(body.get("stream_options", {}), dict | None):
+        faults.append(Fault("body.stream_options", "must be an object"))
     match url:
         case "/v1/chat/completions":
             messages = body.get("messages")

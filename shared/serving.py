@@ -80,6 +80,10 @@ class _Events:
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         return [event for chunk in self._chunks.feed(data) for event in self._events.feed(chunk)]
 
+    @property
+    def done(self) -> bool:
+        return self._chunks.done
+
     def last(self) -> list[dict[str, Any]]:
         """Return what was still open, and the events that close the response."""
         events = [event for chunk in self._chunks.last() for event in self._events.feed(chunk)]

@@ -5,6 +5,7 @@ No retry happens here, and no transaction is open meanwhile. Cancelling the call
 
 import asyncio
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ from shared.serving import serving
 from workers.relay import Relay
 
 LARGE_BODY = 2**19
+DRAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +113,37 @@ async def _exchange(
         if reader is not None:
             relay.begin()
         pieces, size = [], 0
-        async for piece in response.content.iter_any():
-            size += len(piece)
-            if size > most_bytes:
-                response.close()
-                message = f"the answer exceeds {most_bytes} bytes"
-                return ProviderError(ErrorKind.RESPONSE_TOO_LARGE, message, status=response.status)
-            if reader is None:
-                pieces.append(piece)
-            else:
-                relay.send(_wanted(reader.feed(piece), asked))
+        try:
+            async for piece in response.content.iter_any():
+                size += len(piece)
+                if size > most_bytes:
+                    response.close()
+                    message = f"the answer exceeds {most_bytes} bytes"
+                    return ProviderError(ErrorKind.RESPONSE_TOO_LARGE, message, status=response.status)
+                if reader is None:
+                    pieces.append(piece)
+                else:
+                    relay.send(_wanted(reader.feed(piece), asked))
+                    if reader.done:
+                        await _drain(response)
+                        break
+        except (aiohttp.ClientError, OSError):
+            # What was said whole has been paid for, however its connection ended.
+            if reader is None or isinstance(reader.end(), ProviderError):
+                raise
     if reader is not None:
         relay.send(_wanted(reader.last(), asked))
         return reader.end()
     whole = HttpResponse(response.status, headers, b"".join(pieces))
     return speaks.completion(whole, asked) if good else speaks.error(whole)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Give the connection a moment to end its answer, so that it can be used again."""
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while not response.content.at_eof():
+                await response.content.readany()
 
 
 def _wanted(chunks: list[dict[str, Any]], asked: Call) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ else is arq's own: `run_job`, cron, health key, hooks, signals, shutdown.
 
 import asyncio
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from shared.db.claims import Claim
 from shared.db.transitions import Applied
 from shared.errors import ErrorKind, ProviderError, Unavailable
 from shared.lifecycle import JobState, Release, Stop, Verdict, after_attempt
-from shared.queue import CANCEL, Queue, RedisAway, announced, prefix
+from shared.queue import CANCEL, Queue, RedisAway, Taken, announced, prefix
 from workers.claim import claim, limits_json
 from workers.finish import transition
 from workers.merged_redis import MergedRedis
@@ -168,7 +169,7 @@ class PoolWorker(Worker):
                 self.held[job.id] = Held(job, drawn)
                 self._start(job.id)
             else:
-                self._give_back(job)
+                self._give_back(job, drawn)
 
     def _start(self, id_: UUID) -> None:
         job_id = id_.hex
@@ -186,16 +187,18 @@ class PoolWorker(Worker):
         if error is not None:
             log.error("job.not_finished", job=ids.show("job", id_), exc_info=error)
         if not held.ended:
-            self._give_back(held.claim, broken=held.broken or error is not None)
+            self._give_back(held.claim, held.drawn, broken=held.broken or error is not None)
 
-    def _give_back(self, job: Claim, *, broken: bool = False) -> None:
+    def _give_back(self, job: Claim, drawn: Taken, *, broken: bool = False) -> None:
         """Give back a job that was cancelled before it began; one that broke has used up a try."""
         verdict: Verdict = Release()
         if broken:
             state = JobState(job.charged, self._context.settings.max_attempts, job.deadline, job.attempt)
             failure = ProviderError(ErrorKind.INTERNAL, "the worker could not finish the attempt")
             verdict = after_attempt(state, failure, datetime.now(UTC), self._context.rng)
-        task = self.loop.create_task(self._context.finisher.finish(transition(job, verdict)))
+        change = transition(job, verdict, key_name=drawn.key or None)
+        change = replace(change, tokens_left=(drawn.input_tokens, drawn.output_tokens))
+        task = self.loop.create_task(self._context.finisher.finish(change))
         self._giving_back.add(task)
         task.add_done_callback(self._giving_back.discard)
 

@@ -58,7 +58,7 @@ class Relay:
                 if not self._pending:
                     return
                 chunks = self._taken()
-        except RedisAway as error:
-            log.warning("chunks.not_written", job=ids.show("job", self._id), error=str(error))
+        except RedisAway as error:  # its text quotes the command, and with it the answer
+            log.warning("chunks.not_written", job=ids.show("job", self._id), error=type(error).__name__)
         finally:
             self._writing = None

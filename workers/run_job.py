@@ -94,10 +94,14 @@ async def _answer(context: Context, held: Held, relay: Relay) -> Answered:
             most_bytes=context.settings.max_response_bytes,
         )
     except asyncio.CancelledError:
-        return Answered(held.stop or Stop.SHUTDOWN, None, chunks=relay.sent)
+        return Answered(held.stop or Stop.SHUTDOWN, held.drawn.key or None, chunks=relay.sent)
     except Exception as error:
         log.exception("job.crashed", job=ids.show("job", held.claim.id), attempt=held.claim.attempt)
-        return Answered(ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"), None, sent=False)
+        return Answered(
+            ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"),
+            held.drawn.key or None,
+            sent=False,
+        )
 
 
 async def _conclude(context: Context, held: Held, answered: Answered, relay: Relay) -> Applied:

@@ -89,7 +89,13 @@ class Completion:
 
 
 class StreamReader(Protocol):
-    """Reads one streamed answer. What it returns piece by piece and at the end say the same."""
+    """Reads one streamed answer. What it returns piece by piece and at the end say the same.
+
+    `done` tells that the vendor has said it is over, so that nobody waits for the connection's end.
+    """
+
+    @property
+    def done(self) -> bool: ...  # noqa: D102
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """Take bytes as they arrive, cut anywhere; return what they complete, as chunks in OpenAI's shape."""

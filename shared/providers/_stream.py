@@ -23,14 +23,17 @@ class SseDecoder:
     """Decodes `text/event-stream` (https://html.spec.whatwg.org/multipage/server-sent-events.html), cut anywhere."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._name = ""
         self._data: list[str] = []
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that these bytes complete."""
-        lines = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n")
-        self._rest = lines.pop()
+        self._rest.append(data)
+        if b"\n" not in data:  # a line may be long, and is looked at once it is whole
+            return []
+        lines = b"".join(self._rest).split(b"\n")
+        self._rest = [lines.pop()]
         return [event for line in lines if (event := self._line(line.rstrip(b"\r"))) is not None]
 
     def end(self) -> list[Event]:
@@ -66,7 +69,7 @@ class Assembly:
     def add(self, chunk: dict[str, Any]) -> None:
         """Take one chunk in OpenAI's shape; what is not of that shape is passed over."""
         for name, value in chunk.items():
-            if name not in ("choices", "object") and value is not None:
+            if name not in ("choices", "object", "obfuscation") and value is not None:
                 self._head[name] = value
         for given in sequence(chunk.get("choices")):
             index = mapping(given).get("index", 0)
@@ -110,6 +113,7 @@ class ChunkStream:
         self._decoder = SseDecoder()
         self._assembly = Assembly()
         self._error: ProviderError | None = None
+        self.done = False
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """Return the chunks that these bytes complete."""
@@ -135,6 +139,7 @@ class ChunkStream:
         chunks: list[dict[str, Any]] = []
         for event in events:
             if self._error is not None or event.data == "[DONE]":
+                self.done = True
                 continue
             try:
                 value = orjson.loads(event.data)
@@ -173,11 +178,10 @@ def _joined_call(call: dict[str, Any]) -> dict[str, Any]:
 def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
     for name, value in delta.items():
         if name == "tool_calls":
-            for position, given in enumerate(sequence(value)):
+            for given in sequence(value):
                 if isinstance(given, dict):
-                    index = given.get("index")
                     calls = message.setdefault("tool_calls", {})
-                    _add_call(calls.setdefault(index if isinstance(index, int) else position, {}), given)
+                    _add_call(calls.setdefault(_place(given, calls), {}), given)
         elif isinstance(value, str) and name != "role":
             held = message.get(name)
             if not isinstance(held, _Pieces):
@@ -188,6 +192,15 @@ def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
             message[name] = [*held, *value] if type(held) is list else value
         elif value is not None:
             message[name] = value
+
+
+def _place(given: dict[str, Any], calls: dict[int, Any]) -> int:
+    """Return which call a delta belongs to; without an index, an id begins another and what has none goes on."""
+    index = given.get("index")
+    if isinstance(index, int):
+        return index
+    last = max(calls, default=-1)
+    return last + 1 if last < 0 or given.get("id") not in (None, calls[last].get("id")) else last
 
 
 def _add_call(call: dict[str, Any], given: dict[str, Any]) -> None:

@@ -185,6 +185,8 @@ def _thought(words: str, signature: str) -> list[dict[str, Any]]:
 class _Frames:
     """Reads AWS's event stream, frames with headers and a checksum, as the server-sent events they stand for."""
 
+    done = False  # the connection's end says it
+
     def __init__(self, events: ChunkStream) -> None:
         self._events = events
         self._buffer = _botocore("eventstream").EventStreamBuffer()

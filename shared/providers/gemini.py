@@ -153,7 +153,7 @@ class _Stream:
         chunks = _Chunks(head, call)
         self._events = ChunkStream(head, chunks.of, chunks.whole)
         self._bare: list[bytes] = []
-        self._before = b"\n"
+        self._before, self.done = b"\n", False  # its end is the connection's
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         if self._bare:

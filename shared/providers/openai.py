@@ -140,6 +140,10 @@ class _ResponseStream:
                     events.append(value)
         return events
 
+    @property
+    def done(self) -> bool:
+        return self._end is not None
+
     def last(self) -> list[dict[str, Any]]:
         return self.feed(b"\n\n")
 

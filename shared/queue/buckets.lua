@@ -7,7 +7,7 @@ local function bucket_key(p, lane, key) return p .. 'bucket:' .. lane .. ':' .. 
 
 -- After a refusal the rate recovers by a twentieth of the limit each minute.
 local function recovered(factor, refused, now)
-  return math.min(1, tonumber(factor or 1) + (now - tonumber(refused or now)) / 60000 * 0.05)
+  return math.min(1, tonumber(factor or 1) + math.max(0, now - tonumber(refused or now)) / 60000 * 0.05)
 end
 
 -- Reads a deployment's levels, refilled to now.
@@ -25,7 +25,8 @@ local function read_bucket(p, lane, key, limit, now)
       local most = dimension == 'r' and limit.burst or math.max(rate * CATCH_UP_MS, 1)
       bucket.rate[dimension] = rate
       local level = tonumber(held[index + 1] or 0)
-      bucket.level[dimension] = math.max(level, math.min(most, level + passed * rate))  -- what came back stays
+      -- What came back stays, but for more than a minute's worth.
+      bucket.level[dimension] = math.min(a_minute, math.max(level, math.min(most, level + passed * rate)))
     end
   end
   if limit.flight then
@@ -48,10 +49,16 @@ local function write_bucket(bucket, now)
   end
 end
 
+-- Returns the input and output tokens that a job draws: a minute's worth at most.
+local function drawn_by(job, limit)
+  local input = math.min(job.input, limit.i or math.huge, limit.t or math.huge)
+  return input, math.min(job.output, limit.o or math.huge, (limit.t or math.huge) - input)
+end
+
 local function asked(job, dimension, limit)
   if dimension == 'r' then return 1 end
-  local tokens = dimension == 'i' and job.input or dimension == 'o' and job.output or job.input + job.output
-  return math.min(tokens, limit[dimension])
+  local input, output = drawn_by(job, limit)
+  return dimension == 'i' and input or dimension == 'o' and output or input + output
 end
 
 -- Returns the ms until a deployment admits a job: 0 for now, nil where only a slot's coming free can tell.

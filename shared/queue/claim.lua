@@ -5,7 +5,7 @@
 local PATIENCE_MS = 5000
 local SAFETY_MS = 1000
 local LOOK_TENANTS, LOOK_JOBS = 16, 4
-local LONGEST_RUN = 200
+local LONGEST_RUN, MOST_DUE = 200, 500
 local p = KEYS[1]
 local left, lease, payload, all = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], cjson.decode(ARGV[5])
 local now = now_ms()
@@ -39,60 +39,63 @@ local function take(lane, id, bucket, job)
   taken[#taken + 1] = lane
   taken[#taken + 1] = id
   taken[#taken + 1] = bucket.key
-  taken[#taken + 1] = job.input
-  taken[#taken + 1] = job.output
+  taken[#taken + 1], taken[#taken + 2] = drawn_by(job, bucket.limit)
   left = left - 1
 end
 
--- Takes what is in motion and due: lost leases and retries. A deferred job whose time has come joins those who wait.
-local function take_due(lane, buckets, share)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'queue:' .. lane, '-inf', now, 'LIMIT', 0, share)) do
-    local job = facts_of(p, lane, id) or {input = 0, output = 0, weight = 1}
-    if job.later then
+-- What is in motion and due, a lost lease, a retry, a deferred job, joins those who wait: by its age it is among the first of
+-- its tenant, and takes nobody else's turn.
+local function join_due(lane, buckets)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'queue:' .. lane, '-inf', now, 'LIMIT', 0, MOST_DUE)) do
+    local job = facts_of(p, lane, id)
+    if job then
       redis.call('ZREM', p .. 'queue:' .. lane, id)
-      redis.call('HSET', p .. 'facts:' .. lane, id,
-        string.format('%d:%d:%g:%d:0:%s', job.input, job.output, job.weight, job.order, job.tenant))
       wait_turn(p, lane, job.tenant, id, job.order, job.weight)
     elseif left > 0 then
-      local bucket, wait = admit(buckets, job)
-      if not bucket then return wait or SAFETY_MS end
-      take(lane, id, bucket, job)
+      -- What was known of it was lost with an emptied Redis: nobody can say whose turn it would be.
+      local unknown = {input = 0, output = 0, weight = 1}
+      local bucket = admit(buckets, unknown)
+      if bucket then take(lane, id, bucket, unknown) end
     end
   end
-  return 0
+end
+
+-- Returns the job that has held its place for long enough that nothing goes round it any more, so that what it needs can
+-- gather; and whether any job holds its place.
+local function overdue(lane)
+  local held = redis.call('HMGET', p .. 'held:' .. lane, 'id', 'since')
+  if not held[1] then return nil, false end
+  local job = facts_of(p, lane, held[1])
+  if not job or not redis.call('ZSCORE', p .. 'waiting:' .. lane .. ':' .. job.tenant, held[1]) then
+    redis.call('DEL', p .. 'held:' .. lane)
+    return nil, false
+  end
+  return now - held[2] > PATIENCE_MS and held[1] or nil, true, job
 end
 
 -- Returns the first job in turn that is admitted, going round larger ones for a while; else nil and the ms to wait.
 local function next_in_turn(lane, buckets)
+  local late, holds, large = overdue(lane)
+  if late then
+    local bucket, wait = admit(buckets, large)
+    return bucket and late or nil, large, bucket, wait
+  end
   local soonest
-  local held_key = p .. 'held:' .. lane
   for place = 1, LOOK_TENANTS do
     local tenant = redis.call('ZRANGE', p .. 'turns:' .. lane, place - 1, place - 1)[1]
     if not tenant then break end
     for rank = 1, LOOK_JOBS do
       local id = redis.call('ZRANGE', p .. 'waiting:' .. lane .. ':' .. tenant, rank - 1, rank - 1)[1]
-      if not id then break end
-      local job = facts_of(p, lane, id)
-      if not job then
-        redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. tenant, id)
-      else
-        local bucket, wait = admit(buckets, job)
-        if bucket then
-          if soonest == nil and place == 1 then redis.call('DEL', held_key) end
-          return id, job, bucket
-        end
-        if place == 1 and rank == 1 then
-          -- It holds its place: after a while nothing goes round it any more, so that what it needs can gather.
-          local since = redis.call('HMGET', held_key, 'id', 'since')
-          if since[1] ~= id then
-            redis.call('HSET', held_key, 'id', id, 'since', now)
-            redis.call('PEXPIRE', held_key, 3600000)
-          elseif now - since[2] > PATIENCE_MS then
-            return nil, nil, nil, wait
-          end
-        end
-        if wait then soonest = math.min(soonest or wait, wait) end
+      local job = id and facts_of(p, lane, id)
+      if not job then break end
+      local bucket, wait = admit(buckets, job)
+      if bucket then return id, job, bucket end
+      if not holds then
+        redis.call('HSET', p .. 'held:' .. lane, 'id', id, 'since', now)
+        redis.call('PEXPIRE', p .. 'held:' .. lane, 3600000)
+        holds = true
       end
+      if wait then soonest = math.min(soonest or wait, wait) end
     end
   end
   return nil, nil, nil, soonest
@@ -122,7 +125,6 @@ local function take_run(lane, buckets, share)
   end
   if #gone > 0 then
     redis.call('ZREM', waiting, unpack(gone))
-    redis.call('DEL', p .. 'held:' .. lane)
     advance(p, lane, clock)
     stand(p, lane, tenant, tag)
   end
@@ -132,7 +134,7 @@ end
 -- Returns the ms until more may be taken: 0 where there is more and nothing but the share ended it.
 local function take_in_turn(lane, buckets, share)
   while share > 0 do
-    local run = take_run(lane, buckets, share)
+    local run = overdue(lane) and 0 or take_run(lane, buckets, share)
     share = share - run
     if run == 0 then
       local id, job, bucket, wait = next_in_turn(lane, buckets)
@@ -164,9 +166,9 @@ for index, lane in ipairs(lanes) do
     local buckets = buckets_of(lane)
     local before = left
     local share = math.ceil(left / (#lanes - index + 1))
-    local wait = take_due(lane, buckets, share)
-    share = share - (before - left)
-    if wait == 0 then wait = take_in_turn(lane, buckets, share) end
+    join_due(lane, buckets)
+    share = math.min(share, left)
+    local wait = math.min(take_in_turn(lane, buckets, share), SAFETY_MS)
     for _, bucket in ipairs(buckets) do write_bucket(bucket, now) end
     if left < before then
       local window = math.floor(now / 10000)
@@ -184,6 +186,7 @@ for index, lane in ipairs(lanes) do
       redis.call('ZADD', lanes_key, first[2], lane)
     else
       redis.call('ZREM', lanes_key, lane)
+      redis.call('PEXPIRE', p .. 'clock:' .. lane, 600000)
     end
   end
 end

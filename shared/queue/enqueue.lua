@@ -11,7 +11,9 @@ for _, new in ipairs(cjson.decode(ARGV[2])) do
     -- A second's slack: a clock that is a little ahead must not send a job round the timer.
     local later = run_at > now + 1000
     redis.call('HSET', facts, id, string.format('%d:%d:%g:%d:%d:%s', new[6], new[7], new[8], order, later and 1 or 0, tenant))
-    if later then
+    if redis.call('ZSCORE', queue, id) then
+      -- It is in motion, and only what is known of it was lost.
+    elseif later then
       redis.call('ZADD', queue, run_at, id)
       redis.call('ZADD', p .. 'lanes', 'LT', run_at, lane)
     else

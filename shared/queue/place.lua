@@ -15,4 +15,4 @@ local window = math.floor(now / 10000)
 local counts = redis.call('HMGET', p .. 'pace:' .. lane, window - 1, window)
 local seconds = (now % 10000) / 1000 + (counts[1] and 10 or 0)
 local taken = tonumber(counts[1] or 0) + tonumber(counts[2] or 0)
-return {before, seconds > 0 and tostring(taken / seconds) or '0'}
+return {before, seconds >= 2 and tostring(taken / seconds) or '0'}

@@ -28,7 +28,7 @@ local function facts_of(p, lane, id) return parsed(redis.call('HGET', p .. 'fact
 -- Moves the lane's clock to the tag of a job that is taken; it never goes back.
 local function advance(p, lane, tag)
   local clock = math.max(tag, tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0))
-  redis.call('SET', p .. 'clock:' .. lane, string.format('%.3f', clock), 'PX', 600000)
+  redis.call('SET', p .. 'clock:' .. lane, string.format('%.3f', clock))
 end
 
 -- Sets where a tenant stands in the lane, by its tag and by what its first job is.

@@ -205,3 +205,39 @@ async def test_tenants_that_wait_get_the_same_tokens(lane: Lane, shares: list[tu
             for second, (_, theirs) in enumerate(shares):
                 if first != second:
                     assert got[first] - got[second] <= mine + theirs + 2
+
+
+async def test_what_comes_back_is_no_more_than_what_was_drawn(lane: Lane) -> None:
+    await lane.put(tokens=(100, 1_000_000))
+    await lane.put(2_000, tokens=(1_000, 0), tenant="other")
+    limits = {"t": 60_000}
+    seen = await run(lane, limits, until_ms=70_000)
+    [large] = [one for _, one in seen if one.output_tokens]
+    assert large.input_tokens + large.output_tokens == 60_000
+
+
+async def test_a_lane_that_lay_idle_for_long_still_takes_its_tenants_in_turn(lane: Lane) -> None:
+    await lane.put(600, tenant="x", tokens=(100, 0))
+    await lane.claim({}, most=300)
+    lane.now += 3_600_000
+    mine = await lane.put(600, tenant="y", tokens=(100, 0))
+    newcomers = set(mine)
+    taken, _ = await lane.claim({}, most=100)
+    assert 40 <= sum(one.id in newcomers for one in taken) <= 60
+    assert await lane.queue.redis.ttl("sluice:p:clock:m") == -1
+
+
+async def test_retries_that_are_due_take_nobody_elses_turn(lane: Lane) -> None:
+    limits = {"r": 600}
+    mine = await lane.put(5, tenant="x")
+    others = set(await lane.put(300, tenant="y"))
+    counts: Counter[str] = Counter()
+    while lane.now < START + 20_000:
+        taken, next_ms = await lane.claim(limits)
+        for one in taken:
+            counts["y" if one.id in others else "x"] += 1
+        again = datetime.fromtimestamp(lane.now / 1000 + 0.2, UTC)
+        await lane.queue.move("p", [Move(one.lane, one.id, again, one.key) for one in taken if one.id in set(mine)])
+        await lane.done([one for one in taken if one.id in others])
+        lane.now += max(1.0, min(next_ms or 1e9, 500.0))
+    assert counts["y"] > 0.8 * counts["x"]
