@@ -31,8 +31,6 @@ class Restarted:
 class Missing:
     """Chunks were lost on their way; the job's result will hold them."""
 
-    at: Position
-
 
 @dataclass(frozen=True, slots=True)
 class Stand:
@@ -67,7 +65,7 @@ async def follow(state: State, tenant: str, id_: UUID, *, after: Position = BEGI
             while pieces := await _pieces(state, id_, at):
                 for piece in pieces:
                     if not follows(piece.at, at):
-                        yield Missing(piece.at)
+                        yield Missing()
                     if piece.at.attempt != at.attempt and at.number:
                         yield Restarted(piece.at)
                     at = piece.at

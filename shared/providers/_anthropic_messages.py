@@ -5,10 +5,9 @@ import binascii
 import re
 from typing import Any
 
-import orjson
-
 from shared.errors import Fault
-from shared.providers._dialect import json_object, mapping, sequence, unsupported
+from shared.providers._chat_request import content_blocks, inline, spelled_object
+from shared.providers._dialect import mapping, sequence, unsupported
 
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_-]")
@@ -61,19 +60,13 @@ def _spoken(message: dict[str, Any], where: str, faults: list[Fault]) -> list[di
     for index, given in enumerate(sequence(message.get("tool_calls"))):
         match given:
             case {"type": "function", "function": {"name": str() as name, **about}} if (
-                spelled := _arguments(about.get("arguments"))
+                spelled := spelled_object(about.get("arguments") or "{}")
             ) is not None:
                 blocks.append({"type": "tool_use", "id": _id(given.get("id")), "name": name, "input": spelled})
             case _:
                 at = f"{where}.tool_calls[{index}]"
                 faults.append(unsupported(at, "Anthropic's calls name a function and carry a JSON object"))
     return blocks
-
-
-def _arguments(given: Any) -> orjson.Fragment | None:
-    """Return the arguments of a call exactly as they are spelled, None where they are no JSON object."""
-    spelled = given or "{}"
-    return orjson.Fragment(spelled) if isinstance(spelled, str) and json_object(spelled.encode()) is not None else None
 
 
 def _id(given: Any) -> Any:
@@ -85,20 +78,8 @@ def _blocks(
     content: Any, where: str, faults: list[Fault], *, only: tuple[str, ...] = ("text", "image_url", "file")
 ) -> list[dict[str, Any]]:
     """Return a message's content as blocks, without empty texts, which the vendor refuses and nobody misses."""
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
-    if content is not None and not isinstance(content, list):
-        faults.append(unsupported(where, "must be a string or a list of parts"))
-    blocks = []
-    for index, given in enumerate(sequence(content)):
-        part = mapping(given)
-        if part.get("type") not in only:
-            faults.append(unsupported(f"{where}[{index}]", "Anthropic has no such part in such a message"))
-        elif (block := _block(part)) is None:
-            faults.append(unsupported(f"{where}[{index}]", "is not of a form that Anthropic takes"))
-        elif block.get("text") != "":
-            blocks.append(cached(block, part))
-    return blocks
+    found = content_blocks(content, where, faults, vendor="Anthropic", only=only, read=_block)
+    return [cached(block, part) for block, part in found]
 
 
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
@@ -108,31 +89,23 @@ def _block(part: dict[str, Any]) -> dict[str, Any] | None:
         case {"type": "image_url", "image_url": {"url": str() as url, **about}} if about.get("detail") != "low":
             if url.startswith(("https://", "http://")):
                 return {"type": "image", "source": {"type": "url", "url": url}}
-            media, inline = _inline(url)
+            media, encoded = inline(url)
             media = "image/jpeg" if media == "image/jpg" else media
-            source = {"type": "base64", "media_type": media, "data": inline}
+            source = {"type": "base64", "media_type": media, "data": encoded}
             return {"type": "image", "source": source} if media in _IMAGES else None
         case {"type": "file", "file": {"file_data": str() as url, **about}}:
-            source = _document(*_inline(url))
+            source = _document(*inline(url))
             titled = {"title": about["filename"]} if about.get("filename") else {}
             return {"type": "document", "source": source, **titled} if source else None
     return None
 
 
-def _inline(url: str) -> tuple[str, str]:
-    """Return media type and base64 of a `data:` URL, two empty strings of anything else."""
-    head, _, inline = url.partition(",")
-    if not head.startswith("data:") or not head.endswith(";base64"):
-        return "", ""
-    return head.removeprefix("data:").partition(";")[0].lower(), inline
-
-
-def _document(media: str, inline: str) -> dict[str, Any]:
+def _document(media: str, encoded: str) -> dict[str, Any]:
     if media == "application/pdf":
-        return {"type": "base64", "media_type": media, "data": inline}
+        return {"type": "base64", "media_type": media, "data": encoded}
     if media == "text/plain":
         try:
-            return {"type": "text", "media_type": media, "data": base64.b64decode(inline, validate=True).decode()}
+            return {"type": "text", "media_type": media, "data": base64.b64decode(encoded, validate=True).decode()}
         except (binascii.Error, ValueError):
             return {}
     return {}

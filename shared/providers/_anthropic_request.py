@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.errors import Fault
 from shared.providers._anthropic_messages import cached, conversation
+from shared.providers._chat_request import PARAMETERS, not_said
 from shared.providers._dialect import mapping, sequence, unsupported
 
 DEFAULT_MAX_TOKENS = 32_000
@@ -36,27 +37,6 @@ _NOT_SAID: dict[str, tuple[Any, ...]] = {
 }
 """What Anthropic has no word for, with the values that ask for nothing."""
 
-_OPENAI = frozenset(_NOT_SAID) | {
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "metadata",
-    "model",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "reasoning_effort",
-    "response_format",
-    "safety_identifier",
-    "service_tier",
-    "stop",
-    "stream",
-    "stream_options",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "top_p",
-    "user",
-}
 
 _TIERS = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
@@ -68,11 +48,7 @@ _BUDGETED = re.compile(r"claude-(3-|(opus|sonnet|haiku)-4(-[0-5])?([-@]\d{8}|-la
 def translated(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[Fault]]:
     """Return the vendor's body for its own name of the model, and what of the caller's it could not take up."""
     asked = {name: value for name, value in body.items() if value is not None}
-    faults = [
-        unsupported(f"body.{name}", f"Anthropic has no `{name}`")
-        for name, idle in _NOT_SAID.items()
-        if name in asked and asked[name] not in idle
-    ]
+    faults = not_said(asked, _NOT_SAID, "Anthropic")
     system, turns = conversation(asked.get("messages"), faults)
     limit = asked.get("max_completion_tokens", asked.get("max_tokens", DEFAULT_MAX_TOKENS))
     sent: dict[str, Any] = {"model": model, "max_tokens": limit, "messages": turns}
@@ -92,7 +68,7 @@ def translated(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[F
     thinking, effort = _thinking(asked.get("reasoning_effort"), model, limit, faults)
     sent |= thinking
     output = effort | _format(asked.get("response_format"), faults)
-    own = {name: value for name, value in asked.items() if name not in _OPENAI}
+    own = {name: value for name, value in asked.items() if name not in PARAMETERS}
     given = own.get("output_config", {})
     if isinstance(given, dict) and not output.keys() & given.keys():
         own.pop("output_config", None)

@@ -6,10 +6,9 @@ What the model thought goes back only with the signature in `thinking_blocks`: t
 import re
 from typing import Any
 
-import orjson
-
 from shared.errors import Fault
-from shared.providers._dialect import json_object, mapping, sequence, text, unsupported
+from shared.providers._chat_request import content_blocks, inline, spelled_object
+from shared.providers._dialect import mapping, sequence, text, unsupported
 
 _IMAGES = {f"image/{name}": name for name in ("png", "jpeg", "gif", "webp")} | {"image/jpg": "jpeg"}
 _AUDIO = ("wav", "mp3")
@@ -96,19 +95,13 @@ def _spoken(message: dict[str, Any], where: str, faults: list[Fault]) -> list[di
     for index, given in enumerate(sequence(message.get("tool_calls"))):
         match given:
             case {"type": "function", "function": {"name": str() as name, **about}} if (
-                spelled := _arguments(about.get("arguments"))
+                spelled := spelled_object(about.get("arguments") or "{}")
             ) is not None:
                 blocks.append({"toolUse": {"toolUseId": _id(given.get("id")), "name": name, "input": spelled}})
             case _:
                 at = f"{where}.tool_calls[{index}]"
                 faults.append(unsupported(at, "Bedrock's calls name a function and carry a JSON object"))
     return blocks
-
-
-def _arguments(given: Any) -> orjson.Fragment | None:
-    """Return the arguments of a call exactly as they are spelled, None where they are no JSON object."""
-    spelled = given or "{}"
-    return orjson.Fragment(spelled) if isinstance(spelled, str) and json_object(spelled.encode()) is not None else None
 
 
 def _id(given: Any) -> Any:
@@ -118,20 +111,8 @@ def _id(given: Any) -> Any:
 
 def _blocks(content: Any, where: str, faults: list[Fault], *, only: tuple[str, ...] = _EVERY) -> list[dict[str, Any]]:
     """Return a message's content as blocks, without empty texts, which the vendor refuses and nobody misses."""
-    if isinstance(content, str):
-        return [{"text": content}] if content else []
-    if content is not None and not isinstance(content, list):
-        faults.append(unsupported(where, "must be a string or a list of parts"))
-    blocks: list[dict[str, Any]] = []
-    for index, given in enumerate(sequence(content)):
-        part = mapping(given)
-        if part.get("type") not in only:
-            faults.append(unsupported(f"{where}[{index}]", "Bedrock has no such part in such a message"))
-        elif (block := _block(part)) is None:
-            faults.append(unsupported(f"{where}[{index}]", "is not of a form that Bedrock takes"))
-        elif block != {"text": ""}:
-            blocks += cached(block, part)
-    return blocks
+    found = content_blocks(content, where, faults, vendor="Bedrock", only=only, read=_block)
+    return [one for block, part in found for one in cached(block, part)]
 
 
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
@@ -139,26 +120,18 @@ def _block(part: dict[str, Any]) -> dict[str, Any] | None:
         case {"type": "text", "text": str() as words} | {"type": "refusal", "refusal": str() as words}:
             return {"text": words}
         case {"type": "image_url", "image_url": {"url": str() as url, **about}} if about.get("detail") != "low":
-            media, inline = _inline(url)
-            return {"image": {"format": _IMAGES[media], "source": {"bytes": inline}}} if media in _IMAGES else None
+            media, encoded = inline(url)
+            return {"image": {"format": _IMAGES[media], "source": {"bytes": encoded}}} if media in _IMAGES else None
         case {"type": "file", "file": {"file_data": str() as url, **about}}:
-            media, inline = _inline(url)
+            media, encoded = inline(url)
             if media not in _DOCUMENTS:
                 return None
             name = text(about.get("filename")).rpartition(".")[0] or text(about.get("filename"))
             named = _NOT_IN_A_NAME.sub(" ", name).strip()[:_LONGEST_NAME] or "document"
-            return {"document": {"format": _DOCUMENTS[media], "name": named, "source": {"bytes": inline}}}
-        case {"type": "input_audio", "input_audio": {"data": str() as inline, "format": str() as kind}}:
-            return {"audio": {"format": kind, "source": {"bytes": inline}}} if kind in _AUDIO else None
+            return {"document": {"format": _DOCUMENTS[media], "name": named, "source": {"bytes": encoded}}}
+        case {"type": "input_audio", "input_audio": {"data": str() as encoded, "format": str() as kind}}:
+            return {"audio": {"format": kind, "source": {"bytes": encoded}}} if kind in _AUDIO else None
     return None
-
-
-def _inline(url: str) -> tuple[str, str]:
-    """Return media type and base64 of a `data:` URL, two empty strings of anything else."""
-    head, _, inline = url.partition(",")
-    if not head.startswith("data:") or not head.endswith(";base64"):
-        return "", ""
-    return head.removeprefix("data:").partition(";")[0].lower(), inline
 
 
 def _name_apart(turns: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ import orjson
 
 from shared.errors import Fault
 from shared.providers._bedrock_messages import cached, conversation
+from shared.providers._chat_request import PARAMETERS, not_said
 from shared.providers._dialect import mapping, sequence, unsupported
 
 _NOT_SAID: dict[str, tuple[Any, ...]] = {
@@ -36,26 +37,6 @@ _NOT_SAID: dict[str, tuple[Any, ...]] = {
 }
 """What Converse has no word for, with the values that ask for nothing."""
 
-_OPENAI = frozenset(_NOT_SAID) | {
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "metadata",
-    "model",
-    "prompt_cache_key",
-    "reasoning_effort",
-    "response_format",
-    "safety_identifier",
-    "service_tier",
-    "stop",
-    "stream",
-    "stream_options",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "top_p",
-    "user",
-}
 _CONVERSE = frozenset(
     {
         "additionalModelRequestFields",
@@ -82,11 +63,7 @@ _BUDGETED = re.compile(r"claude-(3-|(opus|sonnet|haiku)-4(-[0-5])?(-\d{8})?(-v\d
 def translated(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[Fault]]:
     """Return the vendor's body for its own name of the model, and what of the caller's it could not take up."""
     asked = {name: value for name, value in body.items() if value is not None}
-    faults = [
-        unsupported(f"body.{name}", f"Bedrock's Converse has no `{name}`")
-        for name, idle in _NOT_SAID.items()
-        if name in asked and asked[name] not in idle
-    ]
+    faults = not_said(asked, _NOT_SAID, "Bedrock's Converse")
     system, turns = conversation(asked.get("messages"), faults)
     inference = _inference(asked)
     output, fields = _reasoning(asked.get("reasoning_effort"), model, inference.get("maxTokens"), faults)
@@ -102,7 +79,7 @@ def translated(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[F
     for name, value in asked.items():
         if name in _CONVERSE:
             _put(sent, name, value, f"body.{name}", faults)
-        elif name not in _OPENAI:
+        elif name not in PARAMETERS:
             _put(sent, "additionalModelRequestFields", {name: value}, f"body.{name}", faults)
     return sent, faults
 

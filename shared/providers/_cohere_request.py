@@ -9,6 +9,7 @@ of other turns models that do not think would refuse it, and those that do need 
 from typing import Any
 
 from shared.errors import Fault
+from shared.providers._chat_request import PARAMETERS, not_said
 from shared.providers._dialect import mapping, sequence, unsupported
 
 _NOT_SAID: dict[str, tuple[Any, ...]] = {
@@ -29,29 +30,6 @@ _NOT_SAID: dict[str, tuple[Any, ...]] = {
 }
 """What Cohere has no word for, with the values that ask for nothing."""
 
-_OPENAI = frozenset(_NOT_SAID) | {
-    "frequency_penalty",
-    "logprobs",
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "metadata",
-    "model",
-    "presence_penalty",
-    "prompt_cache_key",
-    "reasoning_effort",
-    "response_format",
-    "safety_identifier",
-    "seed",
-    "stop",
-    "stream",
-    "stream_options",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "top_p",
-    "user",
-}
 _OPENAI_EMBEDDINGS = frozenset(
     {"dimensions", "encoding_format", "input", "metadata", "model", "stream", "stream_options", "user"}
 )
@@ -63,11 +41,7 @@ _BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": None, "xhig
 def chat(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[Fault]]:
     """Return the body of a chat for the vendor's own name of the model, and what of the caller's it could not take."""
     asked = {name: value for name, value in body.items() if value is not None}
-    faults = [
-        unsupported(f"body.{name}", f"Cohere has no `{name}`")
-        for name, idle in _NOT_SAID.items()
-        if name in asked and asked[name] not in idle
-    ]
+    faults = not_said(asked, _NOT_SAID, "Cohere")
     messages = []
     for index, given in enumerate(sequence(asked.get("messages"))):
         messages.append(_message(mapping(given), f"body.messages[{index}]", faults))
@@ -75,7 +49,7 @@ def chat(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[Fault]]
     tools = _tools(asked, faults)
     sent |= tools | _sampling(asked, faults) | _thinking(asked.get("reasoning_effort"), faults)
     sent |= _format(asked.get("response_format"), bool(tools.get("tools")), faults)
-    return _with_own(sent, asked, _OPENAI, faults), faults
+    return _with_own(sent, asked, PARAMETERS, faults), faults
 
 
 def embedding(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[Fault]]:

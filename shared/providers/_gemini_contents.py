@@ -3,10 +3,9 @@
 import re
 from typing import Any
 
-import orjson
-
 from shared.errors import Fault
-from shared.providers._dialect import json_object, mapping, sequence, text, unsupported
+from shared.providers._chat_request import content_blocks, inline, spelled_object
+from shared.providers._dialect import mapping, sequence, text, unsupported
 
 UNSIGNED = "skip_thought_signature_validator"
 """What Google documents for calls that another model has made, and that therefore carry no signature of a thought."""
@@ -79,7 +78,7 @@ def _spoken(message: dict[str, Any], names: dict[str, str], where: str, faults: 
     for index, given in enumerate(sequence(message.get("tool_calls"))):
         match given:
             case {"type": "function", "function": {"name": str() as name, **about}} if (
-                spelled := _object(about.get("arguments") or "{}")
+                spelled := spelled_object(about.get("arguments") or "{}")
             ) is not None:
                 call: dict[str, Any] = {"name": name, "args": spelled}
                 if called := text(given.get("id")):
@@ -112,14 +111,9 @@ def _result(message: dict[str, Any], names: dict[str, str], where: str, faults: 
     if not name:
         faults.append(unsupported(f"{where}.tool_call_id", "no call before it has this id, so that it has no name"))
     said = "".join(part["text"] for part in _parts(message.get("content"), f"{where}.content", faults, only=("text",)))
-    whole = _object(said)
+    whole = spelled_object(said)
     result = {"name": name, "response": {"output": said} if whole is None else whole}
     return {"functionResponse": result | ({"id": called} if called else {})}
-
-
-def _object(given: Any) -> orjson.Fragment | None:
-    """Return a JSON object exactly as it is spelled, None for what is none."""
-    return orjson.Fragment(given) if isinstance(given, str) and json_object(given.encode()) is not None else None
 
 
 def _parts(
@@ -130,20 +124,8 @@ def _parts(
     only: tuple[str, ...] = ("text", "image_url", "input_audio", "file"),
 ) -> list[dict[str, Any]]:
     """Return a message's content as parts, without empty texts, which say nothing."""
-    if isinstance(content, str):
-        return [{"text": content}] if content else []
-    if content is not None and not isinstance(content, list):
-        faults.append(unsupported(where, "must be a string or a list of parts"))
-    parts = []
-    for index, given in enumerate(sequence(content)):
-        part = mapping(given)
-        if part.get("type") not in only:
-            faults.append(unsupported(f"{where}[{index}]", "Gemini has no such part in such a message"))
-        elif (found := _part(part)) is None:
-            faults.append(unsupported(f"{where}[{index}]", "is not of a form that Gemini takes"))
-        elif found.get("text") != "":
-            parts.append(found)
-    return parts
+    found = content_blocks(content, where, faults, vendor="Gemini", only=only, read=_part)
+    return [part for part, _ in found]
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any] | None:
@@ -152,8 +134,8 @@ def _part(part: dict[str, Any]) -> dict[str, Any] | None:
             return {"text": words}
         case {"type": "image_url", "image_url": {"url": str() as url, **about}} if about.get("detail") != "low":
             return _remote(url) if url.startswith(_ADDRESSES) else _inline(url)
-        case {"type": "input_audio", "input_audio": {"data": str() as inline, "format": str() as format}}:
-            return {"inlineData": {"mimeType": f"audio/{format}", "data": inline}} if format in _AUDIO else None
+        case {"type": "input_audio", "input_audio": {"data": str() as encoded, "format": str() as format}}:
+            return {"inlineData": {"mimeType": f"audio/{format}", "data": encoded}} if format in _AUDIO else None
         case {"type": "file", "file": {"file_data": str() as url}}:
             return _inline(url)
         case {"type": "file", "file": {"file_id": str() as url}} if url.startswith(_ADDRESSES):
@@ -169,8 +151,7 @@ def _remote(url: str) -> dict[str, Any]:
 
 def _inline(url: str) -> dict[str, Any] | None:
     """Return what a `data:` URL holds, None for anything else."""
-    head, _, inline = url.partition(",")
-    media = head.removeprefix("data:").partition(";")[0].lower()
-    if not head.startswith("data:") or not head.endswith(";base64") or not media or not inline:
+    media, encoded = inline(url)
+    if not media or not encoded:
         return None
-    return {"inlineData": {"mimeType": "image/jpeg" if media == "image/jpg" else media, "data": inline}}
+    return {"inlineData": {"mimeType": "image/jpeg" if media == "image/jpg" else media, "data": encoded}}

@@ -10,6 +10,7 @@ the vendor has in its signatures, which travel as `extra_content`.
 from typing import Any
 
 from shared.errors import Fault
+from shared.providers._chat_request import PARAMETERS, not_said
 from shared.providers._dialect import mapping, sequence, unsupported
 from shared.providers._gemini_contents import conversation, is_earlier
 
@@ -38,26 +39,6 @@ _CONFIG: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 """What differs in its name alone, with the values left out: some models refuse the parameter whatever it says."""
 
-_OPENAI = frozenset(_NOT_SAID) | frozenset(_CONFIG) | {
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "metadata",
-    "model",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "reasoning_effort",
-    "response_format",
-    "safety_identifier",
-    "service_tier",
-    "stop",
-    "store",
-    "stream",
-    "stream_options",
-    "tool_choice",
-    "tools",
-    "user",
-}  # fmt: skip
 _OPENAI_EMBEDDINGS = frozenset({"dimensions", "encoding_format", "input", "model", "user"})
 
 _TIERS = {"default": "standard", "standard": "standard", "flex": "flex", "priority": "priority"}
@@ -68,11 +49,7 @@ _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh
 def chat(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[Fault]]:
     """Return the vendor's body for its own name of the model, and what of the caller's it could not take up."""
     asked = {name: value for name, value in body.items() if value is not None}
-    faults = [
-        unsupported(f"body.{name}", f"Gemini has no `{name}`")
-        for name, idle in _NOT_SAID.items()
-        if name in asked and asked[name] not in idle
-    ]
+    faults = not_said(asked, _NOT_SAID, "Gemini")
     system, contents = conversation(asked.get("messages"), model, faults)
     sent: dict[str, Any] = {"contents": contents}
     if system:
@@ -88,7 +65,7 @@ def chat(body: dict[str, Any], model: str) -> tuple[dict[str, Any], list[Fault]]
         sent["serviceTier"] = _TIERS[tier]
     elif tier != "auto":
         faults.append(unsupported("body.service_tier", "Gemini has no such tier"))
-    own = {name: value for name, value in asked.items() if name not in _OPENAI}
+    own = {name: value for name, value in asked.items() if name not in PARAMETERS}
     return _joined(sent, own, faults), faults
 
 

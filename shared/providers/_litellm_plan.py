@@ -15,6 +15,7 @@ from typing import Any
 
 from shared.errors import ConfigError, Fault
 from shared.providers import Call
+from shared.providers._chat_request import PARAMETERS
 from shared.providers._dialect import mapping, sequence, text, unsupported
 
 # fmt: off
@@ -35,16 +36,8 @@ VENDORS = frozenset({
 # fmt: on
 """The vendors whose litellm classes only rewrite, as `tests/providers/test_litellm.py` watches them do."""
 
-_HANDLED = {"model", "messages", "stream", "stream_options", "metadata"}
-# fmt: off
-_OF_OPENAI = {
-    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
-    "max_tokens", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
-    "prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier",
-    "stop", "store", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
-    "web_search_options",
-}
-# fmt: on
+_HANDLED = frozenset({"model", "messages", "stream", "stream_options", "metadata"})
+_OF_OPENAI = PARAMETERS - _HANDLED
 # What may be left out where a vendor does not know it, since nothing but a label is lost, or the default is meant.
 _LABELS = {"user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
