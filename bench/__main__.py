@@ -6,7 +6,21 @@ from pathlib import Path
 
 import uvloop
 
-from bench import accept, adapters, drain, inline, memory, pace, pickup, synchronous
+from bench import (
+    accept,
+    adapters,
+    backlog,
+    drain,
+    fairness,
+    inline,
+    memory,
+    outage,
+    pace,
+    pickup,
+    synchronous,
+    token_pace,
+    unknown_pace,
+)
 from bench.figures import Figure
 from shared.embedded import postgres, redis
 
@@ -17,8 +31,13 @@ BENCHMARKS = {
     "inline": inline,
     "memory": memory,
     "adapters": adapters,
-    "pace": pace,
     "synchronous": synchronous,
+    "pace": pace,
+    "token_pace": token_pace,
+    "unknown_pace": unknown_pace,
+    "outage": outage,
+    "fairness": fairness,
+    "backlog": backlog,
 }
 
 
@@ -31,7 +50,7 @@ async def main(names: list[str]) -> int:
             async with postgres.running(path) as database, redis.running(path) as queue:
                 found = await BENCHMARKS[name].run(path, database.url, queue.url)
         for figure in found:
-            print(f"{'reached' if figure.reached else 'MISSED '}  {name:8} {figure.text}", flush=True)
+            print(f"{'reached' if figure.reached else 'MISSED '}  {name:12} {figure.text}", flush=True)
         figures += found
     return 0 if all(figure.reached for figure in figures) else 1
 

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from gateway_api.lanes import Lanes
 from gateway_api.middleware import guard
+from gateway_api.router import Router
 from gateway_api.routes import ROUTES
 from gateway_api.state import STATE, State
 from gateway_api.submit import Submitter
@@ -27,19 +29,20 @@ def create(settings: Settings, config: Config) -> web.Application:
     engine = db.create(settings.database_url, pool_size=settings.database_pool, name="sluice-api")
     redis = queue.connect(settings.redis_url)
     line = Queue(redis)
-    waiters = Waiters(line)
+    waiters, lanes = Waiters(line), Lanes(line, config)
     app = web.Application(
         middlewares=[guard(settings.admin_key.get_secret_value())], client_max_size=settings.max_body_bytes
     )
-    app[STATE] = State(settings, config, engine, line, Submitter(engine, line), waiters)
+    app[STATE] = State(settings, config, lanes, Router(config, lanes), engine, line, Submitter(engine, line), waiters)
     app.add_routes(ROUTES)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
         await asyncio.to_thread(catalog.names, "openai")  # read once, here and not while a request waits
-        listening = asyncio.create_task(waiters.listen())
+        tasks = [asyncio.create_task(waiters.listen()), asyncio.create_task(lanes.watch())]
         yield
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await redis.aclose(close_connection_pool=True)
         await engine.dispose()
 

@@ -68,8 +68,8 @@ async def _lines(asked: BatchRequest, state: State, tenant: str, id_: UUID) -> l
         if asked.endpoint is not None and isinstance(line, dict):
             line = {"url": asked.endpoint, **line}
         if isinstance(line, dict):
-            reading.drop_unsupported(line, state.config)
-        job = reading.new_job(line, state.config, tenant=tenant, batch=id_, prefix=prefix)
+            reading.drop_unsupported(line, state.router)
+        job = reading.new_job(line, state.router, tenant=tenant, batch=id_, prefix=prefix)
         if isinstance(job, list):
             faults += job
             continue

@@ -22,7 +22,8 @@ from shared.db.jobs import JobFilter, JobRow, NewJob
 from shared.db.transitions import ended_queued
 from shared.errors import ApiError, Unavailable
 from shared.lifecycle import TERMINAL, Status
-from shared.queue import CANCEL, Entry, RedisAway
+from shared.queue import CANCEL, RedisAway
+from shared.queue.entries import Entry
 from shared.routing import Target
 
 POLL_HINT_SECONDS = 1
@@ -36,8 +37,8 @@ async def create(request: web.Request) -> web.Response:
     state, tenant = request.app[STATE], request[TENANT]
     raw = await reading.body_bytes(request)
     key, value = reading.idempotency_key(request, raw), reading.json_object(raw)
-    dropped = reading.drop_unsupported(value, state.config)
-    new = reading.new_job(value, state.config, tenant=tenant)
+    dropped = reading.drop_unsupported(value, state.router)
+    new = reading.new_job(value, state.router, tenant=tenant)
     if isinstance(new, list):
         raise reading.refusal(new)
     seconds = reading.wait_seconds(request)

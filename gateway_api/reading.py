@@ -1,8 +1,8 @@
 """Reading a request: its body as JSON, its jobs as `NewJob`s, its options; every fault in one 400."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,17 +11,16 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from gateway_api.router import BYTES_PER_TOKEN, Asked, Router
 from gateway_api.submit import IdempotencyKey, request_hash
-from shared import catalog, ids, routing, webhook_url
-from shared.config import Config, capabilities_of
+from shared import ids, webhook_url
+from shared.candidates import ANY, Preferences, preferences
+from shared.choice import Choice
+from shared.config import Config
 from shared.db.jobs import NewJob
 from shared.errors import ApiError, Fault
-from shared.providers import Call
-from shared.routing import Target
-from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, ROUTES, JobRequest, body_faults, faults_of, null_characters
-from shared.serving import serving
+from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, JobRequest, body_faults, faults_of, null_characters
 
-BYTES_PER_TOKEN = 4
 MOST_TOKENS = 10**9
 READ_SECONDS = 60
 LONGEST_WAIT = 60
@@ -74,44 +73,112 @@ def refusal(faults: Sequence[Fault]) -> ApiError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A job's request that has no faults: its options, its body as it is stored, and what decides where it goes."""
+
+    options: JobRequest
+    body: bytes
+    asked: Asked
+    choice: Choice
+
+
 def new_job(
-    value: object, config: Config, *, tenant: str, batch: UUID | None = None, prefix: str = ""
+    value: object, router: Router, *, tenant: str, batch: UUID | None = None, prefix: str = ""
 ) -> NewJob | list[Fault]:
     """Return the job that a request's JSON describes, or all that is wrong with it, with params under `prefix`."""
-    faults: list[Fault] = []
-    asked = target = body = None
-    try:
-        asked = JobRequest.model_validate(value)
-        body = orjson.dumps(asked.body)
-    except ValidationError as error:
-        faults += faults_of(error)
-    except TypeError as error:
-        faults.append(Fault("body", str(error)))
-    if isinstance(value, dict):
-        target, found = _examined(value, config)
-        faults += found
-    if faults or asked is None or target is None or body is None:
-        return [replace(fault, param=f"{prefix}.{fault.param}".strip(".")) for fault in faults]
-    now = datetime.now(UTC)
+    now = datetime.now(UTC)  # before the id, which says when it was made: lists are cut by either
+    found = read_job(value, router, router.route)
+    if isinstance(found, list):
+        return [replace(fault, param=f"{prefix}.{fault.param}".strip(".")) for fault in found]
+    options, asked, target, route = found.options, found.asked, found.choice.target, found.choice.route
     return NewJob(
-        id=ids.new_id(),
+        id=asked.id,
         tenant_id=tenant,
         batch_id=batch,
-        custom_id=asked.custom_id,
-        url=asked.url,
+        custom_id=options.custom_id,
+        url=options.url,
         model=asked.body["model"],
         provider=target.provider,
         upstream_model=target.model,
-        priority=asked.priority.value,
+        priority=options.priority.value,
         created_at=now,
-        run_at=max(asked.run_at or now, now),  # a time in the past is no way to the head of the queue
-        deadline=asked.deadline,
-        metadata=asked.metadata,
-        webhook=asked.webhook.model_dump() if asked.webhook else None,
-        body=body,
-        input_estimate=len(body) // BYTES_PER_TOKEN,
-        output_estimate=_allowed_output(asked.body),
+        run_at=max(options.run_at or now, now),  # a time in the past is no way to the head of the queue
+        deadline=options.deadline,
+        metadata=options.metadata,
+        webhook=options.webhook.model_dump() if options.webhook else None,
+        body=found.body,
+        input_estimate=asked.input,
+        output_estimate=asked.output,
+        route=None if route is None else route.stored(),
     )
+
+
+def read_job(value: object, router: Router, choose: Callable[[Asked], Choice | list[Fault]]) -> Read | list[Fault]:
+    """Return a job's request as it was read, with where `choose` has it go, or all that is wrong with it."""
+    faults: list[Fault] = []
+    options = asked = choice = None
+    raw = b""
+    try:
+        options = JobRequest.model_validate(value)
+    except ValidationError as error:
+        faults += faults_of(error)
+    if isinstance(value, dict):
+        body = value.get("body")
+        if isinstance(body, dict):
+            url = str(value.get("url", DEFAULT_ROUTE))
+            found = _body_faults(url, body, router)
+            preferred = ANY
+            if not found and "provider" in body and not router.passes_preferences_on(body["model"]):
+                body, preferred = _without_preferences(body, found)
+            try:
+                raw = orjson.dumps(body)
+            except TypeError as error:
+                faults.append(Fault("body", str(error)))
+            if not found:
+                metadata = options.metadata if options else _strings(value.get("metadata"))
+                size, output = len(raw) // BYTES_PER_TOKEN, _allowed_output(body)
+                asked = Asked(ids.new_id(), url, body, size, output, metadata, preferred)
+                chosen = choose(asked)
+                if isinstance(chosen, Choice):
+                    choice = chosen
+                else:
+                    found = chosen
+            faults += found
+        faults += _webhook_faults(value.get("webhook"), router.config)
+    if faults or options is None or asked is None or choice is None:
+        return faults
+    return Read(options, raw, asked, choice)
+
+
+def _body_faults(url: str, body: dict[str, Any], router: Router) -> list[Fault]:
+    faults = body_faults(url, body)
+    if not any(fault.param == "body.model" for fault in faults) and not router.serves(body["model"]):
+        faults.append(Fault("body.model", f"the model {body['model']!r} is not served here", "model_not_found"))
+    return faults
+
+
+def _without_preferences(body: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], Preferences]:
+    """Return a body without the caller's preferences of providers, and these; what is wrong goes to `faults`."""
+    found = preferences(body["provider"])
+    if isinstance(found, list):
+        faults += found
+        found = ANY
+    return {name: value for name, value in body.items() if name != "provider"}, found
+
+
+def _strings(metadata: object) -> dict[str, str]:
+    pairs = metadata.items() if isinstance(metadata, dict) else ()
+    return {name: value for name, value in pairs if isinstance(value, str)}
+
+
+def _webhook_faults(webhook: object, config: Config) -> list[Fault]:
+    if not isinstance(webhook, dict) or not isinstance(webhook.get("url"), str):
+        return []
+    wrong = webhook_url.fault(
+        webhook["url"], allow_http=config.webhooks.allow_http, allowed=config.webhooks.allow_private_networks
+    )
+    return [Fault("webhook.url", wrong)] if wrong else []
 
 
 def _allowed_output(body: dict[str, Any]) -> int:
@@ -122,17 +189,19 @@ def _allowed_output(body: dict[str, Any]) -> int:
     return 0
 
 
-def drop_unsupported(value: dict[str, Any], config: Config) -> list[str]:
+def drop_unsupported(value: dict[str, Any], router: Router) -> list[str]:
     """Take out of a job's request what its vendor cannot do, where its body says `drop_unsupported`; return the names.
 
-    Only whole parameters can be dropped: what remains is a fault.
+    Only whole parameters can be dropped: what remains is a fault. Where one of a model's targets can do it all, nothing
+    is dropped.
     """
     body = value.get("body")
     if not isinstance(body, dict) or body.pop("drop_unsupported", False) is not True:
         return []
     url = str(value.get("url", DEFAULT_ROUTE))
-    target = None if body_faults(url, body) else routing.resolve(body["model"], config.providers, config.models)
-    names = {fault.param.removeprefix("body.") for fault in _unsupported(target, url, body, config)}
+    if _body_faults(url, body, router):
+        return []
+    names = {fault.param.removeprefix("body.") for fault in router.unsupported(url, body)}
     dropped = sorted(names & body.keys())
     for name in dropped:
         del body[name]
@@ -147,43 +216,6 @@ def dropped_header(dropped: Sequence[str]) -> dict[str, str]:
 def of_body(fault: Fault) -> Fault:
     """Return a fault of a job's body as one of a request that is this body."""
     return replace(fault, param=fault.param.removeprefix("body."))
-
-
-def _unsupported(target: Target | None, url: str, body: dict[str, Any], config: Config) -> list[Fault]:
-    if target is None or url not in ROUTES:
-        return []
-    provider = config.providers[target.provider]
-    faults = serving(provider.kind, url).faults(Call(url, body, "", target.model))
-    needed = [] if faults else catalog.needs(body)
-    if needed and (known := capabilities_of(provider, target.model)):
-        faults = catalog.lacking(known, needed)
-    return faults
-
-
-def _examined(value: dict[str, Any], config: Config) -> tuple[Target | None, list[Fault]]:
-    """Return where a request's JSON goes, and what is wrong with its body and its webhook besides their shape."""
-    faults: list[Fault] = []
-    target = None
-    body, webhook = value.get("body"), value.get("webhook")
-    if isinstance(body, dict):
-        url = str(value.get("url", DEFAULT_ROUTE))
-        faults += body_faults(url, body)
-        if not any(fault.param == "body.model" for fault in faults):
-            target = routing.resolve(body["model"], config.providers, config.models)
-            if target is None:
-                name = body["model"]
-                faults.append(Fault("body.model", f"the model {name!r} is not served here", "model_not_found"))
-        if not faults:
-            faults += _unsupported(target, url, body, config)
-    if isinstance(webhook, dict) and isinstance(webhook.get("url"), str):
-        wrong = webhook_url.fault(
-            webhook["url"],
-            allow_http=config.webhooks.allow_http,
-            allowed=config.webhooks.allow_private_networks,
-        )
-        if wrong:
-            faults.append(Fault("webhook.url", wrong))
-    return target, faults
 
 
 def idempotency_key(request: web.Request, raw: bytes) -> IdempotencyKey | None:

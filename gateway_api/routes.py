@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from gateway_api import batches, events, health, jobs, models, synchronous, webhooks
+from gateway_api import batches, deployments, events, explain, health, jobs, models, synchronous, webhooks
 
 OPEN = frozenset({"/", "/healthz", "/readyz"})
 """What needs no key."""
@@ -19,6 +19,7 @@ ROUTES = [
     web.get("/v1/jobs/{id}/events", events.events, allow_head=False),
     web.post("/v1/jobs/{id}/cancel", jobs.cancel),
     web.post("/v1/jobs/{id}/retry", jobs.retry),
+    web.post("/v1/routes/explain", explain.explain),
     web.post("/v1/batches", batches.create),
     web.get("/v1/batches", batches.list_),
     web.get("/v1/batches/{id}", batches.retrieve),
@@ -30,5 +31,6 @@ ROUTES = [
     web.post("/v1/responses", synchronous.responses),
     web.get("/v1/models", models.list_),
     web.get("/v1/models/{model:.+}", models.retrieve),
+    web.get("/v1/admin/deployments", deployments.list_),
     web.get("/v1/webhook_signing_secret", webhooks.signing_secret),
 ]

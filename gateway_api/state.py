@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway_api.lanes import Lanes
+from gateway_api.router import Router
 from gateway_api.submit import Submitter
 from gateway_api.waiters import Waiters
 from shared.config import Config
@@ -18,6 +20,8 @@ class State:
 
     settings: Settings
     config: Config
+    lanes: Lanes
+    router: Router
     engine: Engine
     queue: Queue
     submitter: Submitter

@@ -13,7 +13,8 @@ from shared.db.idempotency import Reserved
 from shared.db.jobs import NewJob
 from shared.errors import ApiError, Unavailable
 from shared.group_commit import Full, GroupCommit
-from shared.queue import Entry, Queue, RedisAway
+from shared.queue import Queue, RedisAway
+from shared.queue.entries import Entry
 
 log = structlog.get_logger(__name__)
 

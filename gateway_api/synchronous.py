@@ -52,8 +52,8 @@ async def _run(request: web.Request, url: str) -> web.StreamResponse:
         asked["deadline"] = state.settings.sync_timeout
     if isinstance(body.get("metadata"), dict):
         asked["metadata"] = body["metadata"]
-    dropped = reading.drop_unsupported(asked, state.config)
-    new = reading.new_job(asked, state.config, tenant=tenant)
+    dropped = reading.drop_unsupported(asked, state.router)
+    new = reading.new_job(asked, state.router, tenant=tenant)
     if isinstance(new, list):
         raise reading.refusal([reading.of_body(fault) for fault in new])
     accepted = await state.submitter.submit(new, key)

@@ -11,7 +11,8 @@ import structlog
 from shared.db import engine as db
 from shared.db import transitions
 from shared.db.transitions import Applied, Transition
-from shared.queue import FINISHED, Move, Queue, RedisAway
+from shared.queue import FINISHED, Queue, RedisAway
+from shared.queue.entries import Entry, Move
 
 log = structlog.get_logger(__name__)
 
@@ -36,18 +37,21 @@ async def tell(queue: Queue, changes: Sequence[Transition], applied: Sequence[Ap
 
 async def _tell(queue: Queue, changes: Sequence[Transition], applied: Sequence[Applied]) -> None:
     moves: dict[str, list[Move]] = defaultdict(list)
-    ended = []
+    ended, moved = [], []
     for change, result in zip(changes, applied, strict=True):
         if result.status is None:
             continue
-        due = (change.run_at or change.at) if result.status == "queued" else None
-        moves[change.target.provider].append(
-            Move(change.target.model, change.id, due, change.key_name, *change.tokens_left)
-        )
-        if due is None:
+        stays = result.status == "queued" and result.moved is None
+        due = (change.run_at or change.at) if stays else None
+        moves[change.target.provider].append(Move(change.target.model, change.id, due, change.spent))
+        if result.moved is not None:
+            moved.append(Entry.of(result.moved))
+        elif due is None:
             ended.append(change.id)
     for provider, group in moves.items():
         await queue.move(provider, group)
+    if moved:
+        await queue.enqueue(moved)
     if ended:
         await queue.announce(FINISHED, ended)
     if any(result.has_delivery for result in applied):

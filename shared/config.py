@@ -23,8 +23,9 @@ from pydantic import (
     ValidationInfo,
 )
 
-from shared import catalog, pricing, providers, routing
-from shared.config_faults import in_words, suggestion
+from shared import catalog, pricing, providers
+from shared.config_faults import in_words, spread_faults, suggestion
+from shared.config_models import ListedTarget, Model
 from shared.document import LARGEST, At, Document
 from shared.errors import ConfigError
 from shared.limits import Limits, number
@@ -72,23 +73,6 @@ def _where_it_is_needed(value: str | None, info: ValidationInfo) -> str | None:
     if value is None and kind and not providers.adapter(kind).DEFAULT_BASE_URL:
         raise ValueError(f"is required: the kind `{kind}` has no address of its own")
     return value
-
-
-def _target(value: str, info: ValidationInfo) -> str:
-    try:
-        provider = routing.parse(value).provider
-    except ValueError:
-        raise ValueError("must be provider/model") from None
-    configured = info.context["providers"] if info.context else None
-    if configured is not None and provider not in configured:
-        raise ValueError("names a provider that is not configured" + suggestion(provider, configured))
-    return value
-
-
-def _one(targets: tuple[str, ...]) -> tuple[str, ...]:
-    if len(targets) != 1:
-        raise ValueError("must hold one target: a model's jobs are not spread over several")
-    return targets
 
 
 def _network(value: object) -> Network:
@@ -139,7 +123,9 @@ def _with_values(keys: tuple[Key, ...]) -> tuple[Key, ...]:
 
 
 class Provider(_Closed):
-    """A vendor: one worker pool. `timeout` is in seconds; without `models`, it takes any model's name.
+    """A vendor: one worker pool. Without `models`, it takes any model's name.
+
+    `timeout` is how long a call may take, `stall` how long a streamed answer may say nothing, in seconds.
 
     A key whose value is empty is left out.
     """
@@ -152,6 +138,7 @@ class Provider(_Closed):
     ] = None
     keys: Annotated[tuple[Key, ...], AfterValidator(_with_values)] = ()
     timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)] = 120.0
+    stall: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)] = 60.0
     limits: Limits = Limits()
     models: dict[str, UpstreamModel] = {}
 
@@ -181,12 +168,6 @@ def capabilities_of(provider: Provider, model: str) -> catalog.Capabilities | No
 def _site(url: str) -> list[str]:
     """Return the end of a host's name: a vendor's regions differ in what stands before it."""
     return (urlsplit(url).hostname or "").split(".")[-2:]
-
-
-class Model(_Closed):
-    """A name that callers use, and the target that serves it."""
-
-    targets: Annotated[tuple[Annotated[str, AfterValidator(_target)], ...], AfterValidator(_one)]
 
 
 class Webhooks(_Closed):
@@ -228,9 +209,12 @@ def load(path: Path, env: Mapping[str, str]) -> Config:
     document = Document(env)
     value = document.read(raw)
     if value is not None:
-        named = value.get("providers")
+        sections = {name: value.get(name) for name in ("providers", "models")}
+        for at, text in spread_faults(sections["models"]):
+            document.fault(at, text)
         try:
-            read = _File.model_validate(value, context={"providers": named if isinstance(named, dict) else None})
+            known = {name: section if isinstance(section, dict) else None for name, section in sections.items()}
+            read = _File.model_validate(value, context=known)
             if not document.faults:
                 config = Config(**{name: getattr(read, name) for name in _File.model_fields}, source=str(path))
                 return _with_simulator(config, env)
@@ -279,6 +263,7 @@ _SHAPES: dict[At, type[Any]] = {
     ("providers", "*", "limits"): Limits,
     ("providers", "*", "models", "*", "limits"): Limits,
     ("models", "*"): Model,
+    ("models", "*", "targets", "*"): ListedTarget,
     ("webhooks",): Webhooks,
 }
 
@@ -286,5 +271,7 @@ _SHAPES: dict[At, type[Any]] = {
 def _keys_at(at: At) -> list[str]:
     for pattern, shape in _SHAPES.items():
         if len(pattern) == len(at) and all(part in ("*", found) for part, found in zip(pattern, at, strict=True)):
-            return [field.name for field in fields(shape)] if is_dataclass(shape) else list(shape.model_fields)
+            if is_dataclass(shape):
+                return [field.name for field in fields(shape)]
+            return [field.alias or name for name, field in shape.model_fields.items()]
     return []

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from pydantic_core import ErrorDetails
 
@@ -40,3 +41,40 @@ def suggestion(name: str, known: Collection[str]) -> str:
     """Return `; did you mean ...?` for a name that is close to a known one, else all that are known."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean `{close[0]}`?" if close else f"; there are: {', '.join(known)}" if known else ""
+
+
+_CHAINS = ("fallbacks", "context_fallbacks", "content_fallbacks")
+
+
+def spread_faults(models: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield where the `models` of a file, as they were read, name a target or a fallback twice or go in circles."""
+    if not isinstance(models, dict):
+        return
+    for name, model in models.items():
+        for key in ("targets", *_CHAINS):
+            named = _named(model, key)
+            for index, one in enumerate(named):
+                if one is not None and one in named[:index]:
+                    yield ("models", name, key, index), "is there twice"
+                elif key in _CHAINS and one == name:
+                    yield ("models", name, key, index), "is this model itself"
+                elif key in _CHAINS and one is not None and _reaches(models, one, name, key):
+                    yield ("models", name, key, index), f"leads back to `{name}`; take one of them out"
+
+
+def _named(model: object, key: str) -> list[Any]:
+    """Return the names in a list, None for what is none."""
+    listed = model.get(key) if isinstance(model, dict) else None
+    found = [one.get("target") if isinstance(one, dict) else one for one in listed] if isinstance(listed, list) else []
+    return [one if isinstance(one, str) else None for one in found]
+
+
+def _reaches(models: Mapping[str, object], start: str, goal: str, key: str) -> bool:
+    seen, ahead = {start}, [start]
+    while ahead:
+        following = [one for one in _named(models.get(ahead.pop()), key) if one is not None and one not in seen]
+        if goal in following:
+            return True
+        seen.update(following)
+        ahead += following
+    return False

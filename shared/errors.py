@@ -29,49 +29,74 @@ class ErrorKind(StrEnum):
     INTERNAL = "internal"
 
 
-@dataclass(frozen=True, slots=True)
+Chain = Literal["general", "context", "content"]
+"""Why a job goes elsewhere: its target is down or does not have it, the window is too small, the content is refused."""
+
+_Type = Literal["invalid_request_error", "rate_limit_error", "provider_error", "timeout_error", "internal_error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Handling:
     """What follows from an error kind.
 
-    `retry`: the same target may do better later. `charge`: it counts against the job's attempts. `rest`: the lane takes
-    no further job until the provider's Retry-After has passed. `type`: the `error.type` a caller sees. `status` and
+    `retry`: the same target may do better later. `other_key`: another key of the provider may do at once. `chain`: the
+    fallbacks that may do, after `tries` at this target. `charge`: it counts against the job's attempts. `news`: what it
+    says of the deployment, that it is asked too much (`pace`: it rests for the provider's Retry-After), that it is not
+    well (`circuit`), that its key is refused (`key`), or nothing. `type`: the `error.type` a caller sees. `status` and
     `code`: what a synchronous caller gets, the code where OpenAI has one of its own for it.
     """
 
-    retry: bool
-    charge: bool
-    rest: bool
-    type: Literal["invalid_request_error", "rate_limit_error", "provider_error", "timeout_error", "internal_error"]
+    retry: bool = False
+    other_key: bool = False
+    chain: Chain | None = None
+    tries: int = 1
+    charge: bool = True
+    news: Literal["pace", "circuit", "key"] | None = None
+    type: _Type
     status: int
     code: str | None = None
 
 
 HANDLING: dict[ErrorKind, Handling] = {
+    # It waits here for as long as it takes, unless it is told to wait for longer than `LONGEST_WAIT`.
     ErrorKind.RATE_LIMITED: Handling(
-        retry=True, charge=False, rest=True, type="rate_limit_error", status=429, code="rate_limit_exceeded"
+        retry=True, other_key=True, chain="general", tries=1_000_000, charge=False, news="pace",
+        type="rate_limit_error", status=429, code="rate_limit_exceeded",
     ),
-    ErrorKind.OVERLOADED: Handling(retry=True, charge=True, rest=True, type="provider_error", status=503),
+    ErrorKind.OVERLOADED: Handling(
+        retry=True, chain="general", tries=2, news="pace", type="provider_error", status=503
+    ),
     ErrorKind.QUOTA_EXHAUSTED: Handling(
-        retry=False, charge=True, rest=False, type="rate_limit_error", status=429, code="insufficient_quota"
+        other_key=True, chain="general", news="key", type="rate_limit_error", status=429, code="insufficient_quota"
     ),
-    ErrorKind.SERVER_ERROR: Handling(retry=True, charge=True, rest=False, type="provider_error", status=502),
-    ErrorKind.TIMEOUT: Handling(retry=True, charge=True, rest=False, type="timeout_error", status=504),
-    ErrorKind.CONNECTION: Handling(retry=True, charge=True, rest=False, type="provider_error", status=502),
-    ErrorKind.INVALID_RESPONSE: Handling(retry=True, charge=True, rest=False, type="provider_error", status=502),
-    ErrorKind.INVALID_REQUEST: Handling(retry=False, charge=True, rest=False, type="invalid_request_error", status=400),
-    ErrorKind.UNSUPPORTED: Handling(retry=False, charge=True, rest=False, type="invalid_request_error", status=400),
+    ErrorKind.SERVER_ERROR: Handling(
+        retry=True, chain="general", tries=2, news="circuit", type="provider_error", status=502
+    ),
+    ErrorKind.TIMEOUT: Handling(retry=True, chain="general", news="circuit", type="timeout_error", status=504),
+    ErrorKind.CONNECTION: Handling(retry=True, chain="general", news="circuit", type="provider_error", status=502),
+    ErrorKind.INVALID_RESPONSE: Handling(
+        retry=True, chain="general", tries=2, news="circuit", type="provider_error", status=502
+    ),
+    ErrorKind.INVALID_REQUEST: Handling(type="invalid_request_error", status=400),
+    ErrorKind.UNSUPPORTED: Handling(chain="general", type="invalid_request_error", status=400),
     ErrorKind.CONTEXT_TOO_LONG: Handling(
-        retry=False, charge=True, rest=False, type="invalid_request_error", status=400, code="context_length_exceeded"
+        chain="context", type="invalid_request_error", status=400, code="context_length_exceeded"
     ),
     ErrorKind.CONTENT_FILTERED: Handling(
-        retry=False, charge=True, rest=False, type="invalid_request_error", status=400, code="content_filter"
+        chain="content", type="invalid_request_error", status=400, code="content_filter"
     ),
-    ErrorKind.INVALID_KEY: Handling(retry=False, charge=True, rest=False, type="provider_error", status=502),
-    ErrorKind.MODEL_NOT_FOUND: Handling(retry=False, charge=True, rest=False, type="invalid_request_error", status=404),
-    ErrorKind.RESPONSE_TOO_LARGE: Handling(retry=False, charge=True, rest=False, type="provider_error", status=502),
-    ErrorKind.LEASE_LOST: Handling(retry=True, charge=True, rest=False, type="internal_error", status=502),
-    ErrorKind.INTERNAL: Handling(retry=True, charge=True, rest=False, type="internal_error", status=500),
-}
+    ErrorKind.INVALID_KEY: Handling(
+        other_key=True, chain="general", news="key", type="provider_error", status=502
+    ),
+    ErrorKind.MODEL_NOT_FOUND: Handling(chain="general", type="invalid_request_error", status=404),
+    ErrorKind.RESPONSE_TOO_LARGE: Handling(type="provider_error", status=502),
+    ErrorKind.LEASE_LOST: Handling(retry=True, type="internal_error", status=502),
+    ErrorKind.INTERNAL: Handling(retry=True, type="internal_error", status=500),
+}  # fmt: skip
+"""Error kind by error kind what follows; `docs/errors.md` shows it as a table."""
+
+LONGEST_WAIT = 60.0
+"""The seconds that a job waits for its target when it could go elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

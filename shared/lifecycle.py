@@ -3,7 +3,8 @@
              claim                     finish
   queued ───────────▶ in_progress ───────────────▶ completed | failed
     ▲                      │ │ └─ cancel asked ──▶ cancelled
-    │ release, retry(at)   │ └─── deadline ──────▶ expired
+    │ release, retry(at),  │ └─── deadline ──────▶ expired
+    │ reroute              │
     └──────────────────────┘
   queued ── cancel ─▶ cancelled        queued ── deadline ─▶ expired
   failed, expired ── retry asked ─▶ queued
@@ -18,9 +19,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import assert_never
 
-from shared.errors import HANDLING, ErrorKind, ProviderError
+from shared.errors import HANDLING, LONGEST_WAIT, ErrorKind, ProviderError
 from shared.providers import Completion
 from shared.retry import backoff
+from shared.routing import NOWHERE_ELSE, Route, Target
 
 
 class Status(StrEnum):
@@ -52,12 +54,18 @@ Outcome = Completion | ProviderError | Stop
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What the decision needs to know of a job: tries charged and allowed, its deadline, its attempt's number."""
+    """What the decision needs to know of a job.
+
+    Tries charged and allowed, its deadline, its attempt's number, where else it may go, and how many keys there are for
+    its target.
+    """
 
     charged: int
     max_attempts: int
     deadline: datetime | None
     attempt: int = 1
+    route: Route = NOWHERE_ELSE
+    keys: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,16 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Reroute:
+    """The job goes to another target's queue, to its old place; `route` is where it may go from there."""
+
+    target: Target
+    route: Route
+    error: ProviderError
+    charge: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The job goes back to its queue, first in line, as if it had not been claimed."""
 
@@ -99,7 +117,7 @@ class Expire:
     """The job ends because its deadline passed."""
 
 
-Verdict = Complete | Fail | Retry | Release | Cancel | Expire
+Verdict = Complete | Fail | Retry | Reroute | Release | Cancel | Expire
 
 
 def after_attempt(job: JobState, outcome: Outcome, now: datetime, rng: random.Random) -> Verdict:
@@ -122,11 +140,21 @@ def after_attempt(job: JobState, outcome: Outcome, now: datetime, rng: random.Ra
 def _after_error(job: JobState, error: ProviderError, now: datetime, rng: random.Random) -> Verdict:
     handling = HANDLING[error.kind]
     charged = job.charged + handling.charge
-    if not handling.retry or charged >= job.max_attempts:
+    here = charged - job.route.charged_before
+    another_key = handling.other_key and job.keys > max(here, 1)
+    if charged < job.max_attempts and not another_key:
+        waits = handling.retry and here < handling.tries and (error.retry_after or 0.0) <= LONGEST_WAIT
+        elsewhere = job.route.after(handling.chain, charged=charged) if handling.chain and not waits else None
+        if elsewhere is not None:
+            return Reroute(*elsewhere, error, charge=handling.charge)
+    if charged >= job.max_attempts or not (handling.retry or another_key):
         return Fail(error, retriable=handling.retry)
     # What costs no try may happen any number of times: it backs off by the attempts, though not as far.
-    failures = charged if handling.charge else min(job.attempt, MOST_UNCHARGED_BACKOFF)
-    at = now + timedelta(seconds=backoff(max(failures, 1), rng, at_least=error.retry_after or 0.0))
+    failures = here if handling.charge else min(job.attempt, MOST_UNCHARGED_BACKOFF)
+    at_least = 0.0 if another_key else error.retry_after or 0.0
+    at = now + timedelta(seconds=backoff(max(failures, 1), rng, at_least=at_least))
+    if another_key and handling.news == "key":
+        at = now
     if job.deadline is not None and at >= job.deadline:
         # Time ran out while the job was waiting its turn, not because its call went wrong.
         waited = error.kind in (ErrorKind.RATE_LIMITED, ErrorKind.LEASE_LOST) or now >= job.deadline

@@ -1,8 +1,10 @@
 """From the model a caller names to the target that runs it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, get_args
+
+from shared.errors import Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,56 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a job may go when its target will not do: for each reason the targets yet to be tried, best first.
+
+    `charged_before` is how many tries it had used up when it came to its present target.
+    """
+
+    general: tuple[Target, ...] = ()
+    context: tuple[Target, ...] = ()
+    content: tuple[Target, ...] = ()
+    charged_before: int = 0
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Self:
+        """Return a route as it is stored, None for none."""
+        held = stored or {}
+        general, context, content = (tuple(map(parse, held.get(name, ()))) for name in get_args(Chain))
+        return cls(general, context, content, held.get("charged_before", 0))
+
+    def stored(self) -> dict[str, Any] | None:
+        """Return the route as JSON values, None for an empty one; the opposite of `of`."""
+        chains = {name: [str(one) for one in getattr(self, name)] for name in get_args(Chain)}
+        held = {name: chain for name, chain in chains.items() if chain}
+        return {**held, "charged_before": self.charged_before} if held or self.charged_before else None
+
+    def after(self, chain: Chain, *, charged: int) -> tuple[Target, "Route"] | None:
+        """Return the next target of a chain and the route from there, None where the chain is at its end."""
+        left: tuple[Target, ...] = getattr(self, chain)
+        if not left:
+            return None
+        return left[0], replace(self._without(left[0]), charged_before=charged)
+
+    def instead(self, chosen: Target, left: Target, *, charged: int) -> "Route":
+        """Return the route of a job that goes to `chosen` without having been called at the target it left.
+
+        That one stays open to it, as the last.
+        """
+        rest = self._without(chosen)
+        return replace(rest, general=(*rest.general, left), charged_before=charged)
+
+    def _without(self, chosen: Target) -> "Route":
+        general, context, content = (
+            tuple(one for one in getattr(self, name) if one != chosen) for name in get_args(Chain)
+        )
+        return Route(general, context, content, self.charged_before)
+
+
+NOWHERE_ELSE = Route()
 
 
 class ProviderModels(Protocol):

@@ -72,7 +72,8 @@ class Behaviour:
 class Reply:
     """An answer, and how it goes out: after `latency` seconds, and with which fault in the connection.
 
-    A streamed one goes out in `pieces`, the time between them in seconds.
+    A streamed one goes out in `pieces`, the time between them in seconds. `tokens` is what its usage says, in and out
+    together; an error uses none.
     """
 
     status: int
@@ -82,6 +83,7 @@ class Reply:
     fault: Fault | None = None
     pieces: tuple[bytes, ...] = field(default=(), repr=False)
     between: float = 0.0
+    tokens: int = 0
 
 
 def identity(body: dict[str, Any], raw: bytes) -> str:
@@ -117,14 +119,17 @@ def reply(behaviour: Behaviour, path: str, body: dict[str, Any], *, seen: int, s
         return _embeddings(behaviour, body, prompt, latency)
     answer = _chat(body, asked, same, prompt)
     if not body.get("stream"):
-        return Reply(200, orjson.dumps(answer), latency)
+        return Reply(200, orjson.dumps(answer), latency, tokens=answer["usage"]["total_tokens"])
     return _streamed(body, asked, answer, latency, broken)
 
 
-def refusal(status: int, *, retry_after: float | None = None) -> Reply:
-    """Return an error in OpenAI's envelope."""
+def refusal(status: int, *, retry_after: float | None = None, lacking: str = "requests") -> Reply:
+    """Return an error in OpenAI's envelope; `lacking` is what there is too little of, in a 429's own words.
+
+    `retry_after` is in seconds.
+    """
     code, type_ = {
-        429: ("rate_limit_exceeded", "requests"),
+        429: ("rate_limit_exceeded", lacking),
         401: ("invalid_api_key", "invalid_request_error"),
         404: ("model_not_found", "invalid_request_error"),
     }.get(status, (None, "invalid_request_error" if status < 500 else "server_error"))
@@ -224,6 +229,7 @@ def _streamed(
         "break" if broken == "break" else None,
         tuple(pieces),
         between=min(max(pause, 0.0), _LONGEST_LATENCY_MS) / 1000 if isinstance(pause, int | float) else 0.0,
+        tokens=answer["usage"]["total_tokens"],
     )
 
 
@@ -279,4 +285,6 @@ def _is_whole(sentence: str) -> bool:
 
 def _embeddings(behaviour: Behaviour, body: dict[str, Any], prompt: int, latency: float) -> Reply:
     answer = imitation.embeddings(body, prompt, seed=behaviour.seed)
-    return replace(refusal(400), latency=latency) if answer is None else Reply(200, orjson.dumps(answer), latency)
+    if answer is None:
+        return replace(refusal(400), latency=latency)
+    return Reply(200, orjson.dumps(answer), latency, tokens=prompt)

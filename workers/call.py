@@ -5,8 +5,10 @@ No retry happens here, and no transaction is open meanwhile. Cancelling the call
 
 import asyncio
 import io
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,12 +30,16 @@ DRAIN_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a call came to, which key it went out with, whether it went out at all, and the chunks that came of it."""
+    """What a call came to.
+
+    Whether it went out at all, the chunks that came of it, the ms it took, and the headers of its answer.
+    """
 
     outcome: Completion | ProviderError | Stop
-    key_name: str | None
     sent: bool = True
     chunks: int = 0
+    ms: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def session(*, connections: int, connect_timeout: float) -> aiohttp.ClientSession:
@@ -72,25 +78,27 @@ async def call(
     limit = min(provider.timeout, longest)
     left = (claim.deadline - datetime.now(UTC)).total_seconds() if claim.deadline else limit
     if left <= 0:
-        return Answered(Stop.DEADLINE, key_name, sent=False)
+        return Answered(Stop.DEADLINE, sent=False)
     asked = Call(
         claim.url, orjson.loads(claim.body), f"{ids.show('job', claim.id)}-{claim.attempt}", claim.upstream_model
     )
     if faults := speaks.faults(asked):
         said = "; ".join(f"{fault.param}: {fault.message}" for fault in faults)
-        return Answered(ProviderError(ErrorKind.UNSUPPORTED, said), key_name, sent=False)
+        return Answered(ProviderError(ErrorKind.UNSUPPORTED, said), sent=False)
     outcome: Completion | ProviderError | Stop
+    headers: dict[str, str] = {}
+    begun = time.monotonic()
     try:
         request = speaks.request(asked, deployment, key.value.get_secret_value() if key else None)
         async with asyncio.timeout(min(limit, left)):
-            outcome = await _exchange(client, request, speaks, asked, relay, most_bytes)
+            outcome = await _exchange(client, request, speaks, asked, relay, most_bytes, headers, provider.stall)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        return Answered(_not_connected(error), key_name, sent=False)
+        return Answered(_not_connected(error), sent=False)
     except TimeoutError:
         outcome = Stop.DEADLINE if left < limit else ProviderError(ErrorKind.TIMEOUT, f"no answer within {limit:g} s")
     except (aiohttp.ClientError, OSError) as error:
         outcome = _not_connected(error)
-    return Answered(outcome, key_name, chunks=relay.sent)
+    return Answered(outcome, chunks=relay.sent, ms=(time.monotonic() - begun) * 1000, headers=headers)
 
 
 def _not_connected(error: Exception) -> ProviderError:
@@ -98,23 +106,31 @@ def _not_connected(error: Exception) -> ProviderError:
 
 
 async def _exchange(
-    client: aiohttp.ClientSession, request: HttpRequest, speaks: Adapter, asked: Call, relay: Relay, most_bytes: int
+    client: aiohttp.ClientSession,
+    request: HttpRequest,
+    speaks: Adapter,
+    asked: Call,
+    relay: Relay,
+    most_bytes: int,
+    headers: dict[str, str],
+    stall: float,
 ) -> Completion | ProviderError:
     # A large body goes out in pieces: whole, it would hold up the event loop.
     body = io.BytesIO(request.body) if len(request.body) > LARGE_BODY else request.body
     async with client.request(
         request.method, request.url, headers=request.headers, data=body, allow_redirects=False
     ) as response:
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers |= {name.lower(): value for name, value in response.headers.items()}
         head = HttpResponse(response.status, headers, b"")
         good = 200 <= response.status < 300
         streamed = asked.stream and good and response.content_type != "application/json"
+        pieces_of = _unless_stalled(response, stall) if streamed else response.content.iter_any()
         reader = speaks.stream(head, asked) if streamed else None
         if reader is not None:
             relay.begin()
         pieces, size = [], 0
         try:
-            async for piece in response.content.iter_any():
+            async for piece in pieces_of:
                 size += len(piece)
                 if size > most_bytes:
                     response.close()
@@ -127,6 +143,9 @@ async def _exchange(
                     if reader.done:
                         await _drain(response)
                         break
+        except TimeoutError:
+            if reader is None or isinstance(reader.end(), ProviderError):
+                return ProviderError(ErrorKind.TIMEOUT, f"the stream said nothing for {stall:g} s")
         except (aiohttp.ClientError, OSError):
             # What was said whole has been paid for, however its connection ended.
             if reader is None or isinstance(reader.end(), ProviderError):
@@ -136,6 +155,15 @@ async def _exchange(
         return reader.end()
     whole = HttpResponse(response.status, headers, b"".join(pieces))
     return speaks.completion(whole, asked) if good else speaks.error(whole)
+
+
+async def _unless_stalled(response: aiohttp.ClientResponse, seconds: float) -> AsyncIterator[bytes]:
+    """Yield a streamed answer as it comes. Raises TimeoutError where nothing comes for so long."""
+    while not response.content.at_eof():
+        async with asyncio.timeout(seconds):
+            piece = await response.content.readany()
+        if piece:
+            yield piece
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:

@@ -1,22 +1,38 @@
 """Claiming: Redis proposes ids in turn, Postgres disposes, and what it refuses is taken out of Redis again."""
 
 from collections.abc import Container
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
 
-from shared.config import Provider
-from shared.db import claims
+from shared.commit import commit
+from shared.db import claims, sweep
 from shared.db import engine as db
 from shared.db.claims import Claim
-from shared.limits import Limits
-from shared.queue import Move, Queue, Taken
+from shared.db.transitions import ended_queued
+from shared.queue import Queue
+from shared.queue.entries import Move, Taken
 
 # What arq reads of a claimed job: run function `run` with no arguments. The job itself never is in Redis.
 ARQ_PAYLOAD = orjson.dumps({"t": None, "f": "run", "a": [], "k": {}, "et": 0})
 
 _DATABASE_REST = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought.
+
+    The jobs with what was drawn for each, whether there may be more, the seconds until something is next due (or None),
+    and the lanes where jobs wait and nobody may be called.
+    """
+
+    jobs: list[tuple[Claim, Taken]]
+    more: bool
+    next_seconds: float | None
+    shut: list[str]
 
 
 async def claim(
@@ -30,13 +46,11 @@ async def claim(
     held: Container[UUID],
     claiming: set[UUID],
     limits: bytes,
-) -> tuple[list[tuple[Claim, Taken]], bool, float | None]:
-    """Take up to `most` due jobs of a provider's pool under `lease`.
+) -> Claimed:
+    """Take up to `most` due jobs of a provider's pool under `lease`, and end those that cannot meet their deadline.
 
-    Returns the claims with what was drawn for each, whether Redis proposed as many as were asked for (there may be
-    more), and the seconds until something is next due. `held` are the jobs that this process runs already: only their
-    lease is prolonged. Those whose claim is under way are in `claiming`, which the caller empties. `limits` is the
-    provider's, by `limits_json`.
+    `held` are the jobs that this process runs already: only their lease is prolonged. Those whose claim is under way
+    are in `claiming`, which the caller empties. `limits` is the provider's `deployments_json`.
     Raises Unavailable where Postgres is away (the proposed go back) and `RedisAway` errors.
     """
     proposal = await queue.claim(provider, most=most, lease=seconds, payload=ARQ_PAYLOAD, limits=limits)
@@ -44,28 +58,31 @@ async def claim(
     taken: list[Claim] = []
     claiming.update(fresh)
     if fresh:
+        lanes = {id_: one.lane for id_, one in fresh.items()}
         try:
-            taken = await db.run(engine, lambda connection: claims.claim(connection, lease, list(fresh)), alone=True)
+            taken = await db.run(
+                engine, lambda connection: claims.claim(connection, lease, provider, lanes), alone=True
+            )
         except Exception:
             due = datetime.now(UTC) + _DATABASE_REST
-            await queue.move(provider, [_unused(one, due) for one in fresh.values()])
+            await queue.move(provider, [Move(one.lane, one.id, due, one.unused) for one in fresh.values()])
             raise
         refused = [fresh[id_] for id_ in fresh.keys() - {job.id for job in taken}]
         if refused:
-            await queue.move(provider, [_unused(one, None) for one in refused])
-    next_seconds = None if proposal.next_ms is None else proposal.next_ms / 1000
-    return [(job, fresh[job.id]) for job in taken], len(proposal.taken) >= most, next_seconds
+            await queue.move(provider, [Move(one.lane, one.id, None, one.unused) for one in refused])
+    if proposal.late:
+        await _expire(engine, queue, proposal.late)
+    return Claimed(
+        [(job, fresh[job.id]) for job in taken],
+        len(proposal.taken) >= most,
+        None if proposal.next_ms is None else proposal.next_ms / 1000,
+        proposal.shut,
+    )
 
 
-def _unused(one: Taken, due: datetime | None) -> Move:
-    return Move(one.lane, one.id, due, one.key, one.input_tokens, one.output_tokens)
-
-
-def limits_json(provider: Provider) -> bytes:
-    """Return a provider's limits as the claim's script reads them: for each lane, its deployments."""
-
-    def deployments(limits: Limits) -> list[tuple[str, float, dict[str, float]]]:
-        return [(key.name, key.weight, limits.shape()) for key in provider.keys] or [("", 1.0, limits.shape())]
-
-    lanes = {name: deployments(provider.limits.but(model.limits)) for name, model in provider.models.items()}
-    return orjson.dumps(lanes | {"*": deployments(provider.limits)})
+async def _expire(engine: db.Engine, queue: Queue, late: list[UUID]) -> None:
+    """End jobs that cannot meet their deadline any more; where this fails, maintenance ends them when it has passed."""
+    async with db.transaction(engine) as connection:
+        rows = await sweep.among(connection, late)
+    if rows:
+        await commit(engine, queue, [ended_queued(row, "expired") for row in rows])

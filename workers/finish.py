@@ -16,10 +16,11 @@ from shared.db import engine as db
 from shared.db.transitions import Applied, AttemptEnd, Transition
 from shared.errors import HANDLING, ErrorKind, ProviderError, Unavailable
 from shared.group_commit import GroupCommit
-from shared.lifecycle import Cancel, Complete, Expire, Fail, Release, Retry, Verdict
+from shared.lifecycle import Cancel, Complete, Expire, Fail, Release, Reroute, Retry, Verdict
+from shared.limits import NOTHING_SPENT, Spent
 from shared.providers import Usage
 from shared.queue import Queue
-from shared.routing import Target
+from shared.routing import NOWHERE_ELSE, Target
 
 log = structlog.get_logger(__name__)
 
@@ -62,9 +63,9 @@ def transition(
     *,
     usage: Usage | None = None,
     cost_nanos: int | None = None,
-    key_name: str | None = None,
+    spent: Spent = NOTHING_SPENT,
 ) -> Transition:
-    """Return what a verdict on an attempt changes.
+    """Return what a verdict on an attempt changes; `spent` is what its call was to the limits.
 
     `usage` is what its call used, None where none was made or nothing charged; `cost_nanos` is None where the price is
     unknown.
@@ -75,6 +76,7 @@ def transition(
     result: bytes | None = None
     request_id: str | None = None
     deployment: str | None = None
+    to, route = None, NOWHERE_ELSE
     match verdict:
         case Complete(completion):
             status, ended, charged, result = "completed", "completed", True, completion.body
@@ -84,6 +86,10 @@ def transition(
             error, request_id = error_json(failure, retriable=retriable), failure.request_id
         case Retry(at, failure, charge):
             run_at = at
+            status, ended, charged = "queued", "failed", charge
+            error, request_id = error_json(failure, retriable=True), failure.request_id
+        case Reroute(target, onward, failure, charge):
+            to, route = target, onward
             status, ended, charged = "queued", "failed", charge
             error, request_id = error_json(failure, retriable=True), failure.request_id
         case Release():
@@ -106,6 +112,9 @@ def transition(
         run_at=run_at,
         error=error if status == "failed" else None,
         result=result,
+        spent=spent,
+        to=to,
+        route=route,
         attempt_end=AttemptEnd(
             status=ended,  # type: ignore[arg-type]
             charged=charged,
@@ -113,7 +122,7 @@ def transition(
             ended_at=now,
             provider=attempted.provider,
             deployment=deployment,
-            key_name=key_name,
+            key_name=spent.key or None,
             error=error,
             upstream_request_id=request_id,
             input_tokens=usage.input if usage else None,

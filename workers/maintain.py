@@ -21,7 +21,8 @@ from shared.db import idempotency, leases, partitions, sweep, transitions
 from shared.db.transitions import Transition, ended_queued
 from shared.errors import ErrorKind, ProviderError, Unavailable
 from shared.lifecycle import JobState, Verdict, after_attempt
-from shared.queue import FILLED, Entry, Queue, RedisAway
+from shared.queue import FILLED, Queue, RedisAway
+from shared.queue.entries import Entry
 from workers.finish import Attempted, transition
 
 log = structlog.get_logger(__name__)

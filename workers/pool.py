@@ -7,7 +7,6 @@ else is arq's own: `run_job`, cron, health key, hooks, signals, shutdown.
 
 import asyncio
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -24,9 +23,13 @@ from shared.db.claims import Claim
 from shared.db.transitions import Applied
 from shared.errors import ErrorKind, ProviderError, Unavailable
 from shared.lifecycle import JobState, Release, Stop, Verdict, after_attempt
-from shared.queue import CANCEL, Queue, RedisAway, Taken, announced, prefix
-from workers.claim import claim, limits_json
+from shared.limits import deployments_json
+from shared.queue import CANCEL, Queue, RedisAway, announced, prefix
+from shared.queue.entries import Taken
+from shared.routing import Target
+from workers.claim import claim
 from workers.finish import transition
+from workers.hand_over import hand_over
 from workers.merged_redis import MergedRedis
 from workers.run_job import Context, Held, run_job
 
@@ -68,7 +71,8 @@ class PoolWorker(Worker):
         self._freed = asyncio.Event()
         self._next_due = 0.0
         self._more = True
-        self._limits = limits_json(context.config.providers[provider])
+        self._limits = deployments_json(context.config.providers[provider])
+        self._handing_over: set[asyncio.Task[None]] = set()
         self._giving_back: set[asyncio.Task[Applied]] = set()
 
     async def wind_down(self) -> None:
@@ -76,8 +80,8 @@ class PoolWorker(Worker):
         for task in self.tasks.values():
             if not task.cancelling():  # a second cancellation would end arq's wait for what the first one began
                 task.cancel()
-        while self.tasks or self._giving_back:
-            await asyncio.wait([*self.tasks.values(), *self._giving_back])
+        while self.tasks or self._giving_back or self._handing_over:
+            await asyncio.wait([*self.tasks.values(), *self._giving_back, *self._handing_over])
 
     async def open_lease(self) -> None:
         """Begin the lease that claims are made under. Raises Unavailable where Postgres is away."""
@@ -152,7 +156,7 @@ class PoolWorker(Worker):
             self._claiming.clear()
 
     async def _claim(self) -> None:
-        taken, self._more, next_due = await claim(
+        claimed = await claim(
             self._engine,
             self._queue,
             self.provider,
@@ -163,13 +167,29 @@ class PoolWorker(Worker):
             claiming=self._claiming,
             limits=self._limits,
         )
-        self._next_due = _SAFETY_SECONDS if next_due is None else next_due
-        for job, drawn in taken:
+        self._more = claimed.more
+        self._next_due = _SAFETY_SECONDS if claimed.next_seconds is None else claimed.next_seconds
+        if claimed.shut and not self._handing_over:
+            self._handing_over.add(self.loop.create_task(self._hand_over(claimed.shut)))
+        for job, drawn in claimed.jobs:
             if self.allow_pick_jobs:
                 self.held[job.id] = Held(job, drawn)
                 self._start(job.id)
             else:
                 self._give_back(job, drawn)
+
+    async def _hand_over(self, lanes: list[str]) -> None:
+        """Let the jobs of lanes where nobody may be called go elsewhere, beside the claims."""
+        try:
+            for lane in lanes:
+                target = Target(self.provider, lane)
+                await hand_over(self._engine, self._queue, self._context.config, target)
+        except (Unavailable, *RedisAway) as error:
+            log.warning("jobs.not_handed_over", provider=self.provider, error=str(error))
+        except Exception:
+            log.exception("jobs.not_handed_over", provider=self.provider)
+        finally:
+            self._handing_over.clear()
 
     def _start(self, id_: UUID) -> None:
         job_id = id_.hex
@@ -196,8 +216,7 @@ class PoolWorker(Worker):
             state = JobState(job.charged, self._context.settings.max_attempts, job.deadline, job.attempt)
             failure = ProviderError(ErrorKind.INTERNAL, "the worker could not finish the attempt")
             verdict = after_attempt(state, failure, datetime.now(UTC), self._context.rng)
-        change = transition(job, verdict, key_name=drawn.key or None)
-        change = replace(change, tokens_left=(drawn.input_tokens, drawn.output_tokens))
+        change = transition(job, verdict, spent=drawn.unused)
         task = self.loop.create_task(self._context.finisher.finish(change))
         self._giving_back.add(task)
         task.add_done_callback(self._giving_back.discard)

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,14 +15,17 @@ from shared import ids, pricing, tokens
 from shared.config import Config, Provider
 from shared.db.claims import Claim
 from shared.db.transitions import Applied, Transition
-from shared.errors import HANDLING, ErrorKind, ProviderError
-from shared.lifecycle import JobState, Outcome, Stop, after_attempt
+from shared.errors import ErrorKind, ProviderError
+from shared.lifecycle import JobState, Stop, after_attempt
+from shared.limits import KEEP_OUTPUT
 from shared.providers import Completion, Usage
-from shared.queue import Queue, RedisAway, Taken
-from shared.routing import Target
+from shared.queue import Queue
+from shared.queue.entries import Taken
+from shared.routing import Route
 from shared.settings import Settings
 from workers.call import Answered, call
 from workers.finish import Finisher, transition
+from workers.news import spent_by, tell
 from workers.relay import Relay
 
 log = structlog.get_logger(__name__)
@@ -31,7 +34,6 @@ log = structlog.get_logger(__name__)
 _PERHAPS_CHARGED = frozenset(
     {ErrorKind.TIMEOUT, ErrorKind.CONNECTION, ErrorKind.INVALID_RESPONSE, ErrorKind.RESPONSE_TOO_LARGE}
 )
-_SHORTEST_REST = 1.0
 
 
 @dataclass(slots=True)
@@ -94,20 +96,17 @@ async def _answer(context: Context, held: Held, relay: Relay) -> Answered:
             most_bytes=context.settings.max_response_bytes,
         )
     except asyncio.CancelledError:
-        return Answered(held.stop or Stop.SHUTDOWN, held.drawn.key or None, chunks=relay.sent)
+        return Answered(held.stop or Stop.SHUTDOWN, chunks=relay.sent)
     except Exception as error:
         log.exception("job.crashed", job=ids.show("job", held.claim.id), attempt=held.claim.attempt)
-        return Answered(
-            ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"),
-            held.drawn.key or None,
-            sent=False,
-        )
+        return Answered(ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"), sent=False)
 
 
 async def _conclude(context: Context, held: Held, answered: Answered, relay: Relay) -> Applied:
+    provider = context.config.providers[held.claim.provider]
     change = await _decide(context, held.claim, held.drawn, answered)
     await relay.end()  # who hears of the end finds every chunk
-    await _rest_key(context.queue, held, answered.outcome)
+    await tell(context.queue, provider, held.drawn, answered, name=held.claim.provider)
     return await context.finisher.finish(change)
 
 
@@ -121,24 +120,26 @@ async def _whole(work: Coroutine[Any, Any, Applied]) -> Applied:
 
 
 async def _decide(context: Context, claim: Claim, drawn: Taken, answered: Answered) -> Transition:
-    verdict = after_attempt(
-        JobState(claim.charged, context.settings.max_attempts, claim.deadline, claim.attempt),
-        answered.outcome,
-        datetime.now(UTC),
-        context.rng,
+    provider = context.config.providers[claim.provider]
+    state = JobState(
+        claim.charged,
+        context.settings.max_attempts,
+        claim.deadline,
+        claim.attempt,
+        Route.of(claim.route),
+        keys=len(provider.keys) or 1,
     )
+    verdict = after_attempt(state, answered.outcome, datetime.now(UTC), context.rng)
     usage, cost = None, None
     try:
         usage = await _usage(claim, answered) if answered.sent else None
         tier = answered.outcome.service_tier if isinstance(answered.outcome, Completion) else None
-        provider = context.config.providers[claim.provider]
         cost = None if usage is None else _cost(provider, claim.upstream_model, usage, tier)
     except Exception:
         # What a call cost may be unknown; that it was answered is not.
         log.exception("job.not_priced", job=ids.show("job", claim.id), attempt=claim.attempt)
-    change = transition(claim, verdict, usage=usage, cost_nanos=cost, key_name=answered.key_name)
-    used = usage or Usage()
-    return replace(change, tokens_left=(drawn.input_tokens - used.input, drawn.output_tokens - used.output))
+    spent = spent_by(answered, drawn, usage, keeps=provider.kind in KEEP_OUTPUT)
+    return transition(claim, verdict, usage=usage, cost_nanos=cost, spent=spent)
 
 
 def _cost(provider: Provider, model: str, usage: Usage, tier: str | None) -> int | None:
@@ -159,13 +160,3 @@ async def _usage(claim: Claim, answered: Answered) -> Usage | None:
         case _:
             asked = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model)
             return Usage(input=asked, output=answered.chunks, estimated=True)  # a chunk is about a token
-
-
-async def _rest_key(queue: Queue, held: Held, outcome: Outcome) -> None:
-    """Let the key rest as long as the provider asked for: the next call with it would be refused too."""
-    if isinstance(outcome, ProviderError) and HANDLING[outcome.kind].rest:
-        seconds = outcome.retry_after if outcome.retry_after is not None else _SHORTEST_REST
-        try:
-            await queue.rest(Target(held.claim.provider, held.drawn.lane), held.drawn.key, seconds=seconds)
-        except RedisAway as error:
-            log.warning("key.not_rested", lane=f"{held.claim.provider}/{held.drawn.lane}", error=str(error))

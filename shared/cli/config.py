@@ -33,4 +33,6 @@ def check(
     for name, provider in found.providers.items():
         print(f"  provider {name}: {provider.kind}, {len(provider.keys)} key(s)")
     for name, model in found.models.items():
-        print(f"  model {name}: {', '.join(model.targets)}")
+        chosen = f" (by {model.strategy})" if len(model.targets) > 1 else ""
+        instead = f"; else {', '.join(model.fallbacks)}" if model.fallbacks else ""
+        print(f"  model {name}: {', '.join(model.targets)}{chosen}{instead}")

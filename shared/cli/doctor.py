@@ -58,6 +58,7 @@ async def _examine() -> list[Finding]:
         return [*findings, Finding("servers", good=False, found="no URL is known", fix=fix)]
     findings += [finding async for finding in _postgres(chosen.database_url)]
     findings += [finding async for finding in _redis(chosen.redis_url)]
+    findings += [finding async for finding in _deployments(chosen.config, chosen.redis_url)]
     return findings
 
 
@@ -143,6 +144,31 @@ async def _redis(url: str) -> AsyncIterator[Finding]:
     fix = "CONFIG SET maxmemory-policy noeviction: any other drops queued jobs under memory pressure"
     yield Finding("Redis eviction", good=policy == "noeviction", found=policy, fix=fix)
     yield _clock("Redis", skew)
+
+
+async def _deployments(path: Path, url: str) -> AsyncIterator[Finding]:
+    """Yield a finding for every key that its provider refuses, and for every circuit that is open."""
+    from shared import config, queue
+    from shared.errors import ConfigError
+    from shared.limits import deployments_json
+
+    redis = queue.connect(url)
+    try:
+        line = queue.Queue(redis)
+        for name, provider in config.load(path, os.environ).providers.items():
+            states = await line.survey(name, await line.lanes(name), limits=deployments_json(provider))
+            for lane, one in ((lane, one) for lane, state in states.items() for one in state.deployments):
+                where = f"{name}/{lane}" + (f", key {one.key}" if one.key else "")
+                if one.health == "out":
+                    fix = f"the provider refuses it: give providers.{name}.keys another value, or see to the account"
+                    yield Finding(f"key at {where}", good=False, found="refused", fix=fix)
+                elif one.health == "open":
+                    fix = "see whether the provider is up; jobs wait, or go to their fallbacks, until it answers again"
+                    yield Finding(f"provider at {where}", good=False, found="its calls fail", fix=fix)
+    except (ConfigError, *queue.RedisAway):
+        return  # it has been said
+    finally:
+        await redis.aclose(close_connection_pool=True)
 
 
 def _clock(whose: str, skew: float) -> Finding:

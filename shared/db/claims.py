@@ -1,8 +1,9 @@
 """Claims: Redis proposed these ids, Postgres disposes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -16,11 +17,12 @@ WITH l AS (SELECT id FROM leases WHERE id = :lease FOR KEY SHARE)
 UPDATE jobs SET
     status = 'in_progress', attempt = jobs.attempt + 1, lease_id = l.id, claimed_at = now(),
     started_at = COALESCE(jobs.started_at, now())
-FROM l, unnest(CAST(:ids AS uuid[])) AS c(id) JOIN payloads ON payloads.job_id = c.id
-WHERE jobs.id = c.id AND (jobs.status = 'queued' OR jobs.lease_id = l.id) IS TRUE
+FROM l, unnest(CAST(:ids AS uuid[]), CAST(:lanes AS text[])) AS c(id, lane) JOIN payloads ON payloads.job_id = c.id
+WHERE jobs.id = c.id AND jobs.provider = :provider AND jobs.upstream_model = c.lane
+    AND (jobs.status = 'queued' OR jobs.lease_id = l.id) IS TRUE
     AND jobs.cancel_asked_at IS NULL AND (jobs.deadline IS NULL OR jobs.deadline > now())
 RETURNING jobs.id, jobs.tenant_id, jobs.batch_id, jobs.url, jobs.provider, jobs.upstream_model, jobs.attempt,
-    jobs.charged, jobs.deadline, jobs.claimed_at, payloads.body
+    jobs.charged, jobs.deadline, jobs.claimed_at, jobs.route, payloads.body
 """)
 
 
@@ -38,14 +40,19 @@ class Claim:
     charged: int
     deadline: datetime | None
     claimed_at: datetime
+    route: Mapping[str, Any] | None
     body: bytes = field(repr=False)
 
 
-async def claim(connection: Connection, lease: UUID, proposed: Sequence[UUID]) -> list[Claim]:
+async def claim(connection: Connection, lease: UUID, provider: str, proposed: Mapping[UUID, str]) -> list[Claim]:
     """Put those of the proposed jobs that are still queued in progress under `lease`; return them.
 
-    Each gets the next attempt number. An id that does not come back has ended, was cancelled, expired or is held by
-    another. Safe to repeat: what this lease already holds is claimed anew.
+    `proposed` has the lane of each. Each gets the next attempt number. An id that does not come back has ended, was
+    cancelled, expired, went to another lane or is held by another. Safe to repeat: what this lease already holds is
+    claimed anew.
     """
-    rows = await connection.execute(_CLAIM, {"lease": lease, "ids": sorted(proposed)})
+    ids = sorted(proposed)
+    rows = await connection.execute(
+        _CLAIM, {"lease": lease, "provider": provider, "ids": ids, "lanes": [proposed[id_] for id_ in ids]}
+    )
     return [Claim(*row) for row in rows]

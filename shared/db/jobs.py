@@ -22,6 +22,7 @@ class NewJob:
     """A job about to be stored, which reads like a row of it. `body` is JSON.
 
     The estimates are in tokens: of the input by its length, of the output at most what the request allows, 0 for any.
+    `route` is a `Route` as it is stored.
     """
 
     id: UUID
@@ -41,6 +42,7 @@ class NewJob:
     body: bytes = field(repr=False)
     input_estimate: int = 0
     output_estimate: int = 0
+    route: Mapping[str, object] | None = None
 
     status = "queued"
     attempt = 0
@@ -56,14 +58,14 @@ WITH n AS (
         CAST(:url AS text[]), CAST(:model AS text[]), CAST(:provider AS text[]), CAST(:upstream_model AS text[]),
         CAST(:priority AS text[]), CAST(:created_at AS timestamptz[]), CAST(:run_at AS timestamptz[]),
         CAST(:deadline AS timestamptz[]), CAST(:metadata AS text[]), CAST(:webhook AS text[]), CAST(:body AS bytea[]),
-        CAST(:input_estimate AS bigint[]), CAST(:output_estimate AS bigint[])
+        CAST(:input_estimate AS bigint[]), CAST(:output_estimate AS bigint[]), CAST(:route AS text[])
     ) AS n(id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, created_at, run_at,
-           deadline, metadata, webhook, body, input_estimate, output_estimate)
+           deadline, metadata, webhook, body, input_estimate, output_estimate, route)
 ), j AS (
     INSERT INTO jobs (id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, status,
-                      created_at, run_at, deadline, metadata, webhook, input_estimate, output_estimate)
+                      created_at, run_at, deadline, metadata, webhook, input_estimate, output_estimate, route)
     SELECT id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, 'queued',
-           created_at, run_at, deadline, metadata::jsonb, webhook::jsonb, input_estimate, output_estimate
+           created_at, run_at, deadline, metadata::jsonb, webhook::jsonb, input_estimate, output_estimate, route::jsonb
     FROM n ON CONFLICT DO NOTHING
 )
 INSERT INTO payloads (job_id, body) SELECT id, body FROM n ON CONFLICT DO NOTHING
@@ -80,7 +82,7 @@ def _json(value: object) -> str | None:
 async def insert(connection: Connection, new: Sequence[NewJob]) -> None:
     """Store jobs and their payloads in one statement, whatever their number."""
     columns: dict[str, Sequence[object]] = dict(zip(_COLUMNS, zip(*map(_VALUES, new), strict=True), strict=True))
-    for column in ("metadata", "webhook"):
+    for column in ("metadata", "webhook", "route"):
         columns[column] = [_json(value) for value in columns[column]]
     await connection.execute(_INSERT, columns)
 
@@ -167,12 +169,13 @@ WITH b AS (
     WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.tenant_id = :tenant AND jobs.status IN ('failed', 'expired')
     ORDER BY jobs.id FOR UPDATE OF jobs
 ), j AS (
-    UPDATE jobs SET status = 'queued', charged = 0, run_at = now(), finished_at = NULL, error = NULL,
+    UPDATE jobs SET status = 'queued', charged = 0, route = route - 'charged_before', run_at = now(),
+        finished_at = NULL, error = NULL,
         cancel_asked_at = NULL, batch_sequence = NULL,
         deadline = CASE WHEN deadline <= now() THEN NULL ELSE deadline END
     FROM old WHERE jobs.id = old.id
     RETURNING jobs.id, jobs.tenant_id, jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at,
-        jobs.input_estimate, jobs.output_estimate, old.status AS was, jobs.batch_id
+        jobs.deadline, jobs.input_estimate, jobs.output_estimate, old.status AS was, jobs.batch_id
 ), c AS (
     UPDATE batches SET finished_at = NULL,
         status = CASE WHEN status = 'cancelling' THEN status ELSE 'in_progress' END,
@@ -183,7 +186,7 @@ WITH b AS (
           FROM j WHERE batch_id IS NOT NULL GROUP BY batch_id) AS n
     WHERE batches.id = n.batch_id
 )
-SELECT id, tenant_id, provider, upstream_model, priority, run_at, input_estimate, output_estimate FROM j
+SELECT id, tenant_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate FROM j
 """)
 
 

@@ -9,12 +9,21 @@ from sqlalchemy import Row, text
 from shared.db.engine import Connection
 
 _QUEUED = text("""
-SELECT id, tenant_id, provider, upstream_model, priority, run_at, input_estimate, output_estimate FROM jobs
-WHERE status = 'queued' AND id > :after ORDER BY id LIMIT :limit
+SELECT id, tenant_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate
+FROM jobs WHERE status = 'queued' AND id > :after ORDER BY id LIMIT :limit
 """)
 _OVERDUE = text("""
 SELECT id, tenant_id, batch_id, provider, upstream_model, attempt FROM jobs
 WHERE deadline < now() AND finished_at IS NULL AND status = 'queued' ORDER BY deadline LIMIT :limit
+""")
+_AMONG = text("""
+SELECT id, tenant_id, batch_id, provider, upstream_model, attempt FROM jobs
+WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued'
+""")
+_ELSEWHERE = text("""
+SELECT id, tenant_id, batch_id, provider, upstream_model, attempt, charged, route FROM jobs
+WHERE status = 'queued' AND provider = :provider AND upstream_model = :model AND route IS NOT NULL AND run_at <= now()
+ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 
 START = UUID(int=0)
@@ -28,3 +37,13 @@ async def queued(connection: Connection, *, after: UUID, limit: int) -> Sequence
 async def overdue(connection: Connection, *, limit: int) -> Sequence[Row[Any]]:
     """Return queued jobs whose deadline has passed. One in progress is stopped by the worker that holds it."""
     return (await connection.execute(_OVERDUE, {"limit": limit})).all()
+
+
+async def among(connection: Connection, wanted: Sequence[UUID]) -> Sequence[Row[Any]]:
+    """Return those of some jobs of all tenants that are queued."""
+    return (await connection.execute(_AMONG, {"ids": list(wanted)})).all()
+
+
+async def elsewhere(connection: Connection, provider: str, model: str, *, limit: int) -> Sequence[Row[Any]]:
+    """Lock and return up to `limit` jobs of a lane that are due and have somewhere else to go, oldest first."""
+    return (await connection.execute(_ELSEWHERE, {"provider": provider, "model": model, "limit": limit})).all()

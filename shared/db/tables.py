@@ -47,6 +47,7 @@ jobs = Table(
     Column("metadata", JSONB, nullable=False),
     Column("webhook", JSONB),
     *(Column(f"{kind}_estimate", BigInteger, nullable=False, server_default=text("0")) for kind in ("input", "output")),
+    Column("route", JSONB),
 )
 
 results = Table(

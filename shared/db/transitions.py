@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import text
+import orjson
+from sqlalchemy import Row, text
 
 from shared import ids
 from shared.db.engine import Connection
-from shared.routing import Target
+from shared.limits import NOTHING_SPENT, Spent
+from shared.routing import NOWHERE_ELSE, Route, Target
 
 AttemptStatus = Literal["completed", "failed", "released", "lost", "cancelled", "expired"]
 
@@ -46,8 +48,9 @@ class AttemptEnd:
 class Transition:
     """A job's next status, and the fence: it takes effect only from `was` and at attempt number `attempt`.
 
-    `tokens_left` are the input and output tokens that were drawn from the limits for its call and not used.
-    `attempt_end` is None where no attempt was under way (a queued job that is cancelled or expires).
+    `attempt_end` is None where no attempt was under way (a queued job that is cancelled or expires), `spent` what its
+    call was to the limits. A job that goes to another target, `to`, keeps its place; `route` is where it may go from
+    there.
     """
 
     id: UUID
@@ -62,16 +65,37 @@ class Transition:
     error: str | None = None
     result: bytes | None = field(default=None, repr=False)
     attempt_end: AttemptEnd | None = None
-    tokens_left: tuple[int, int] = (0, 0)
+    spent: Spent = NOTHING_SPENT
+    to: Target | None = None
+    route: Route = NOWHERE_ELSE
 
     @property
-    def key_name(self) -> str:
-        """The key that its call went out with, "" where none was made."""
-        return (self.attempt_end and self.attempt_end.key_name) or ""
+    def to_provider(self) -> str | None:
+        """The provider of the target it goes to."""
+        return None if self.to is None else self.to.provider
+
+    @property
+    def to_model(self) -> str | None:
+        """The upstream model of the target it goes to."""
+        return None if self.to is None else self.to.model
+
+    @property
+    def to_route(self) -> str | None:
+        """Where it may go from there, as JSON."""
+        return orjson.dumps(self.route.stored()).decode() if self.to else None
 
 
 def ended_queued(row: Any, status: Literal["cancelled", "expired"]) -> Transition:
     """Return the end of a job that is a queued row of `jobs`; it takes effect only if nobody claims it before."""
+    return _of_queued(row, status=status)
+
+
+def moved_queued(row: Any, to: Target, route: Route) -> Transition:
+    """Return the move of a queued job to another target's queue; it takes effect only if nobody claims it before."""
+    return _of_queued(row, status="queued", to=to, route=route)
+
+
+def _of_queued(row: Any, **change: Any) -> Transition:
     return Transition(
         id=row.id,
         tenant_id=row.tenant_id,
@@ -79,18 +103,22 @@ def ended_queued(row: Any, status: Literal["cancelled", "expired"]) -> Transitio
         target=Target(row.provider, row.upstream_model),
         attempt=row.attempt,
         was="queued",
-        status=status,
         at=datetime.now(UTC),
+        **change,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a transition: the job's status after it (None: the fence did not match), and whether there is an
-    event to deliver."""
+    """What became of a transition.
+
+    The job's status after it (None: the fence did not match), whether there is an event to deliver, and the job's row
+    where it is queued for another target.
+    """
 
     status: str | None
     has_delivery: bool
+    moved: Row[Any] | None = None
 
 
 # A retry of a job that was asked to stop ends as `cancelled`. Batches are locked first and in order of id, so that two
@@ -100,14 +128,16 @@ WITH f AS (
     SELECT *, row_number() OVER (PARTITION BY batch_id ORDER BY id) AS rank FROM unnest(
         CAST(:id AS uuid[]), CAST(:tenant_id AS text[]), CAST(:batch_id AS uuid[]), CAST(:attempt AS integer[]),
         CAST(:was AS text[]), CAST(:status AS text[]), CAST(:at AS timestamptz[]), CAST(:run_at AS timestamptz[]),
-        CAST(:error AS text[]), CAST(:result AS bytea[]), CAST(:delivery_id AS uuid[]),
+        CAST(:error AS text[]), CAST(:result AS bytea[]), CAST(:to_provider AS text[]), CAST(:to_model AS text[]),
+        CAST(:to_route AS text[]), CAST(:delivery_id AS uuid[]),
         CAST(:a_status AS text[]), CAST(:a_charged AS boolean[]), CAST(:a_started_at AS timestamptz[]),
         CAST(:a_ended_at AS timestamptz[]), CAST(:a_provider AS text[]), CAST(:a_deployment AS text[]),
         CAST(:a_key_name AS text[]), CAST(:a_error AS text[]), CAST(:a_upstream_request_id AS text[]),
         CAST(:a_input_tokens AS bigint[]), CAST(:a_cached_tokens AS bigint[]),
         CAST(:a_cache_write_tokens AS bigint[]), CAST(:a_output_tokens AS bigint[]),
         CAST(:a_reasoning_tokens AS bigint[]), CAST(:a_estimated AS boolean[]), CAST(:a_cost_nanos AS bigint[])
-    ) AS f(id, tenant_id, batch_id, attempt, was, status, at, run_at, error, result, delivery_id,
+    ) AS f(id, tenant_id, batch_id, attempt, was, status, at, run_at, error, result, to_provider,
+           to_model, to_route, delivery_id,
            a_status, charged, started_at, ended_at, provider, deployment, key_name, a_error, upstream_request_id,
            input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos)
 ), b AS MATERIALIZED (
@@ -117,6 +147,9 @@ WITH f AS (
         status = CASE WHEN f.status = 'queued' AND jobs.cancel_asked_at IS NOT NULL THEN 'cancelled' ELSE f.status END,
         charged = jobs.charged + COALESCE(f.charged, false)::integer,
         run_at = COALESCE(f.run_at, jobs.run_at),
+        provider = COALESCE(f.to_provider, jobs.provider),
+        upstream_model = COALESCE(f.to_model, jobs.upstream_model),
+        route = CASE WHEN f.to_provider IS NULL THEN jobs.route ELSE NULLIF(f.to_route::jsonb, 'null'::jsonb) END,
         lease_id = NULL,
         finished_at = CASE WHEN f.status <> 'queued' OR jobs.cancel_asked_at IS NOT NULL THEN f.at END,
         error = f.error::jsonb,
@@ -134,7 +167,8 @@ WITH f AS (
     FROM f LEFT JOIN b ON b.id = f.batch_id
     WHERE jobs.id = f.id AND jobs.tenant_id = f.tenant_id AND jobs.attempt = f.attempt AND jobs.status = f.was
     RETURNING jobs.id, jobs.attempt, jobs.tenant_id, jobs.batch_id, jobs.status, jobs.webhook,
-        f.was, f.rank, f.result, f.delivery_id, f.at,
+        jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at, jobs.deadline, jobs.input_estimate,
+        jobs.output_estimate, f.was, f.rank, f.result, f.delivery_id, f.at,
         f.input_tokens, f.cached_tokens, f.cache_write_tokens, f.output_tokens, f.reasoning_tokens, f.cost_nanos
 ), r AS (
     INSERT INTO results (job_id, body) SELECT id, result FROM j WHERE result IS NOT NULL AND status = 'completed'
@@ -185,10 +219,12 @@ WITH f AS (
         FROM j WHERE batch_id IS NOT NULL GROUP BY batch_id
     ) AS n WHERE batches.id = n.batch_id
 )
-SELECT id, attempt, was, status, webhook IS NOT NULL AND status <> 'queued' AS has_delivery FROM j
+SELECT id, attempt, was, status, webhook IS NOT NULL AND status <> 'queued' AS has_delivery, tenant_id, provider,
+    upstream_model, priority, run_at, deadline, input_estimate, output_estimate FROM j
 """)
 
-_JOB_COLUMNS = ("id", "tenant_id", "batch_id", "attempt", "was", "status", "at", "run_at", "error", "result")
+_JOB_COLUMNS = ("id", "tenant_id", "batch_id", "attempt", "was", "status", "at", "run_at", "error", "result",
+                "to_provider", "to_model", "to_route")  # fmt: skip
 _ATTEMPT_COLUMNS = tuple(AttemptEnd.__slots__)
 _NOT_APPLIED = Applied(None, has_delivery=False)
 
@@ -205,7 +241,10 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> li
     for name in _ATTEMPT_COLUMNS:
         columns[f"a_{name}"] = [getattr(t.attempt_end, name) if t.attempt_end else None for t in ordered]
     rows = await connection.execute(_APPLY, columns)
-    applied = {_fence(row): Applied(row.status, row.has_delivery) for row in rows}
+    applied = {}
+    for row in rows:
+        moved = row if row.status == "queued" and first[_fence(row)].to else None
+        applied[_fence(row)] = Applied(row.status, row.has_delivery, moved)
     return [applied.get(_fence(t), _NOT_APPLIED) if first[_fence(t)] is t else _NOT_APPLIED for t in transitions]
 
 

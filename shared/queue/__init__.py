@@ -5,11 +5,14 @@ Each provider's pool has its keys behind one prefix:
 | key | type | holds |
 |---|---|---|
 | `sluice:P:lanes` | sorted set | the lanes of provider P, by the time (ms) each next has something to claim |
+| `sluice:P:seen` | sorted set | the lanes that were looked at lately, by when (ms) |
 | `sluice:P:waiting:L:T` | sorted set | ids of tenant T waiting in lane L, by arrival (ms) less their head start |
 | `sluice:P:turns:L` | sorted set | the tenants that wait in lane L, by whose turn it is |
 | `sluice:P:tags:L`, `past:L`, `clock:L` | | virtual time: of who waits, of who has left, of the lane |
-| `sluice:P:facts:L` | hash | what a claim must know of each job: tokens, weight, order, tenant |
-| `sluice:P:bucket:L:K` | hash | what key K may still ask of the lane's model |
+| `sluice:P:deadlines:L:T` | sorted set | those of them that have a deadline, by it (ms) |
+| `sluice:P:facts:L` | hash | what a claim must know of each job: tokens, weight, order, deadline, tenant |
+| `sluice:P:usage:L` | hash | what each tenant's jobs used, by those that ended |
+| `sluice:P:bucket:L:K` | hash | what key K may still ask of the lane's model, what was learned of it, its circuit |
 | `sluice:P:flight:L:K` | sorted set | ids that are being called with key K, where that is limited |
 | `sluice:P:pace:L` | hash | how many jobs were taken in each of the last spans of ten seconds |
 | `sluice:P:held:L` | hash | the job that holds its place until it is admitted, and since when |
@@ -23,12 +26,11 @@ A time in the future is a lease or a deferred run; a due one is taken first. Wha
 own clock; a `run_at` is as right as the clock of who wrote it. A lane is named by its upstream model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import orjson
@@ -38,14 +40,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from shared.allowance import Allowance, Dimension
 from shared.queue.chunks import Chunks
+from shared.queue.entries import Entry, Move, Proposal, Taken
+from shared.queue.survey import LaneState, lane_state
 from shared.routing import Target
-
-HEAD_START_MS = {"interactive": 600_000, "standard": 0, "bulk": -600_000}
-"""How much earlier than it came a job of this priority counts as having come: nothing is overtaken for ever."""
-
-WEIGHTS = {"interactive": 4, "standard": 2, "bulk": 1}
-"""How many tokens of this priority a tenant gets for one of another tenant's bulk work."""
 
 MOST_AT_ONCE = 1_000
 """Jobs that one call of a script puts in their queues; Redis does nothing else meanwhile."""
@@ -62,58 +61,8 @@ FILLED = "sluice:filled"
 RedisAway = (RedisError, OSError)
 """What a call raises while Redis cannot be reached or cannot serve: restarting, full, a replica."""
 
+_DAY = 86_400
 _DIRECTORY = Path(__file__).parent
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A job to stand in a queue."""
-
-    id: UUID
-    target: Target
-    priority: str
-    run_at: datetime
-    tenant: str
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    @classmethod
-    def of(cls, row: Any) -> Self:
-        """Return the entry of a job, given as a row or a new one."""
-        target = Target(row.provider, row.upstream_model)
-        return cls(row.id, target, row.priority, row.run_at, row.tenant_id, row.input_estimate, row.output_estimate)
-
-
-class Taken(NamedTuple):
-    """A job that a claim took: the key to call with, and the tokens that were drawn from its bucket for it."""
-
-    lane: str
-    id: UUID
-    key: str
-    input_tokens: int
-    output_tokens: int
-
-
-class Move(NamedTuple):
-    """A job that leaves motion: for good, or to be `due` again.
-
-    `key` names what it was called with, "" where it was not; `…_left` are the tokens drawn for the call and not used.
-    """
-
-    lane: str
-    id: UUID
-    due: datetime | None
-    key: str = ""
-    input_left: int = 0
-    output_left: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What a claim took, and the ms until a lane of this provider next has something (or None)."""
-
-    taken: list[Taken]
-    next_ms: float | None
 
 
 Client = TypeVar("Client", bound=Redis)
@@ -153,10 +102,11 @@ class Queue:
         # A client of its own on the same connections: what merges pipelines would mix one stream's faults with others.
         self.chunks = Chunks(Redis(connection_pool=redis.connection_pool))
         shared = "".join((_DIRECTORY / f"{name}.lua").read_text() for name in ("turns", "buckets"))
-        self._enqueue, self._claim, self._renew, self._move, self._rest, self._place = (
-            redis.register_script(shared + (_DIRECTORY / f"{name}.lua").read_text())
-            for name in ("enqueue", "claim", "renew", "move", "rest", "place")
-        )
+        self._scripts = {
+            path.stem: redis.register_script(shared + path.read_text())
+            for path in _DIRECTORY.glob("*.lua")
+            if path.stem not in ("turns", "buckets")
+        }
 
     def _now(self) -> str:
         return "" if self._clock is None else f"{self._clock():.3f}"
@@ -165,65 +115,79 @@ class Queue:
         """Put jobs in their lanes' queues and wake the pools; one that is there already stays where it is."""
         ordered = sorted(entries, key=lambda entry: entry.target.provider)
         for provider, group in groupby(ordered, key=lambda entry: entry.target.provider):
-            new = []
-            for entry in group:
-                run_at = int(entry.run_at.timestamp() * 1000)
-                order = run_at - HEAD_START_MS[entry.priority]
-                new.append(
-                    (
-                        entry.target.model, entry.id.hex, run_at, order, entry.tenant,
-                        entry.input_tokens, entry.output_tokens, WEIGHTS[entry.priority],
-                    )
-                )  # fmt: skip
+            new = [entry.row() for entry in group]
             for start in range(0, len(new), MOST_AT_ONCE):
-                page = orjson.dumps(new[start : start + MOST_AT_ONCE])
-                await self._enqueue(keys=[prefix(provider)], args=[self._now(), page])
+                await self._run("enqueue", provider, orjson.dumps(new[start : start + MOST_AT_ONCE]))
+
+    async def _run(self, script: str, provider: str, *arguments: str | int | float | bytes) -> Any:
+        return await self._scripts[script](keys=[prefix(provider)], args=[self._now(), *arguments])
 
     async def claim(
         self, provider: str, *, most: int, lease: float, payload: bytes, limits: bytes = UNLIMITED
     ) -> Proposal:
         """Take up to `most` due jobs of a provider's lanes, as far as the limits of its deployments admit.
 
-        Each is taken for `lease` seconds; `payload` is arq's for each. `limits` is JSON, see `claim.lua`.
+        Each is taken for `lease` seconds; `payload` is arq's for each. `limits` is from `deployments_json`.
         """
-        taken, next_ms = await self._claim(
-            keys=[prefix(provider)], args=[self._now(), most, int(lease * 1000), payload, limits]
-        )
-        rows = zip(*(taken[column::5] for column in range(5)), strict=True)
+        taken, next_ms, late, shut = await self._run("claim", provider, most, int(lease * 1000), payload, limits)
+        rows = zip(*(taken[column::6] for column in range(6)), strict=True)
         return Proposal(
             [
-                Taken(lane.decode(), UUID(hex=id_.decode()), key.decode(), int(input_), int(output))
-                for lane, id_, key, input_, output in rows
+                Taken(lane.decode(), UUID(hex=id_.decode()), key.decode(), int(input_), int(output), mark.decode())
+                for lane, id_, key, input_, output, mark in rows
             ],
             float(next_ms) if next_ms is not None else None,
+            [UUID(hex=id_.decode()) for id_ in late[1::2]],
+            [lane.decode() for lane in shut],
         )
 
     async def renew(self, provider: str, held: Iterable[tuple[str, UUID, str]], *, lease: float) -> None:
         """Prolong the leases of `(lane, id, key)`s by `lease` seconds from now."""
-        arguments: list[str | int] = [self._now(), int(lease * 1000)]
-        for lane, id_, key in held:
-            arguments += [lane, id_.hex, key]
-        await self._renew(keys=[prefix(provider)], args=arguments)
+        arguments = [part for lane, id_, key in held for part in (lane, id_.hex, key)]
+        await self._run("renew", provider, int(lease * 1000), *arguments)
 
     async def move(self, provider: str, moves: Iterable[Move]) -> None:
         """Take jobs out of motion."""
-        arguments: list[str | int] = [self._now()]
-        for one in moves:
-            due = -1 if one.due is None else int(one.due.timestamp() * 1000)
-            arguments += [one.lane, one.id.hex, due, one.key, one.input_left, one.output_left]
-        await self._move(keys=[prefix(provider)], args=arguments)
+        await self._run("move", provider, *(part for one in moves for part in one.row()))
 
-    async def rest(self, target: Target, key: str, *, seconds: float) -> None:
+    async def refused(self, target: Target, key: str, *, seconds: float) -> None:
         """Have a deployment take nothing for a while, and then less than before; a longer rest under way stays."""
-        await self._rest(keys=[prefix(target.provider)], args=[self._now(), target.model, key, int(seconds * 1000)])
+        await self._run("refused", target.provider, target.model, key, int(seconds * 1000))
+
+    async def failed(self, target: Target, key: str, *, mark: str = "") -> bool:
+        """Count a failure that lies with the provider; return whether it opened the deployment's circuit.
+
+        `mark` says that the key itself was refused: it is out until it has another value, or for a minute.
+        """
+        return bool(await self._run("failed", target.provider, target.model, key, mark))
+
+    async def told(self, taken: Taken, provider: str, said: Mapping[Dimension, Allowance]) -> None:
+        """Note what the provider's answer to a call said of its deployment's limits."""
+        shape = {name: (one.a_minute, one.left, one.burst) for name, one in said.items()}
+        await self._run("told", provider, taken.lane, taken.key, taken.mark, orjson.dumps(shape))
 
     async def place(self, target: Target, id_: UUID) -> tuple[int, float | None] | None:
         """Return how many jobs go before a waiting one, and the seconds until its turn (None where nothing moves)."""
-        found = await self._place(keys=[prefix(target.provider)], args=[self._now(), target.model, id_.hex])
+        found = await self._run("place", target.provider, target.model, id_.hex)
         if found is None:
             return None
         before, pace = int(found[0]), float(found[1])
         return before, (before + 1) / pace if pace else None
+
+    async def survey(self, provider: str, lanes: Sequence[str], *, limits: bytes) -> dict[str, LaneState]:
+        """Return how lanes of a provider stand; `limits` is from `deployments_json`."""
+        found = orjson.loads(await self._run("survey", provider, limits, *lanes))
+        return {lane: lane_state(state) for lane, state in zip(lanes, found, strict=True)}
+
+    async def lanes(self, provider: str) -> list[str]:
+        """Return the lanes of a provider that jobs were in during the last day."""
+        seen = prefix(provider) + "seen"
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.zremrangebyscore(seen, "-inf", (time.time() - _DAY) * 1000)
+            pipe.zrange(seen, 0, -1)
+            pipe.zrange(prefix(provider) + "lanes", 0, -1)
+            _, looked_at, waiting = await pipe.execute()
+        return sorted({lane.decode() for lane in (*looked_at, *waiting)})
 
     async def announce(self, channel: str, wanted: Sequence[UUID]) -> None:
         """Publish ids on `FINISHED` or `CANCEL`."""

@@ -1,16 +1,28 @@
 -- Takes up to ARGV[2] due jobs of a pool, in turn over its lanes, each leased for ARGV[3] ms, as far as the limits of the
 -- lanes' deployments admit. KEYS: the pool's prefix. ARGV[4]: the payload arq reads for each. ARGV[5]: JSON of
--- {lane or '*': [{key, weight, limit}, ...]}. Returns {{lane, id, key, input tokens, output tokens, ...}, ms until
--- something may be taken or false}.
+-- {lane or '*': [{key, weight, limit, mark}, ...]}. Returns {{lane, id, key, input tokens, output tokens, the bucket's mark,
+-- ...}, ms until something may be taken or false, {lane, id, ... of jobs that cannot meet their deadline}, {lanes where
+-- jobs wait and every circuit is open}}.
 local PATIENCE_MS = 5000
 local SAFETY_MS = 1000
 local LOOK_TENANTS, LOOK_JOBS = 16, 4
 local LONGEST_RUN, MOST_DUE = 200, 500
+local NEAR_MS, MOST_LATE = 30000, 100
 local p = KEYS[1]
 local left, lease, payload, all = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], cjson.decode(ARGV[5])
 local now = now_ms()
 local lanes_key = p .. 'lanes'
-local taken = {}
+local taken, late, shut = {}, {}, {}
+local usages = {}
+
+-- Returns what is known of a job, with what its tenant's jobs use.
+local function known(lane, job)
+  if not job then return nil end
+  local name = lane .. '\0' .. job.tenant
+  if usages[name] == nil then usages[name] = usage_of(p, lane, job.tenant) or false end
+  job.usage = usages[name]
+  return job
+end
 
 -- Returns the deployment with the most room for a job, or nil and the ms until there is one (nil: nobody knows).
 local function admit(buckets, job)
@@ -31,7 +43,7 @@ local function admit(buckets, job)
 end
 
 local function take(lane, id, bucket, job)
-  draw(bucket, job)
+  draw(bucket, job, now)
   bucket.drawn = bucket.drawn + 1
   redis.call('ZADD', p .. 'queue:' .. lane, now + lease, id)
   redis.call('SET', 'arq:job:' .. id, payload, 'PX', 86400000)
@@ -40,7 +52,44 @@ local function take(lane, id, bucket, job)
   taken[#taken + 1] = id
   taken[#taken + 1] = bucket.key
   taken[#taken + 1], taken[#taken + 2] = drawn_by(job, bucket.limit)
+  taken[#taken + 1] = bucket.mark
+  if job.deadline then redis.call('ZREM', p .. 'deadlines:' .. lane .. ':' .. job.tenant, id) end
   left = left - 1
+end
+
+-- Whether a call would take longer than is left to the job, going by the fastest calls of the lane.
+local function cannot_make_it(buckets, job)
+  if not job.deadline then return false end
+  local least = math.huge
+  for _, bucket in ipairs(buckets) do least = math.min(least, bucket.least or 0) end
+  return now + (least < math.huge and least or 0) >= job.deadline
+end
+
+-- Takes out of the waiting whoever cannot meet its deadline any more; it ends without having cost anything.
+local function give_up(lane, tenant, buckets)
+  local name = p .. 'deadlines:' .. lane .. ':' .. tenant
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', name, '-inf', now + NEAR_MS, 'LIMIT', 0, MOST_LATE)) do
+    local job = facts_of(p, lane, id)
+    if not job then
+      redis.call('ZREM', name, id)
+    elseif cannot_make_it(buckets, job) and leave(p, lane, job, id) == 1 then
+      late[#late + 1] = lane
+      late[#late + 1] = id
+    end
+  end
+end
+
+-- Returns a tenant's first jobs in the order they are taken: those whose deadline is near, then by their place.
+local function first_jobs(lane, tenant, most)
+  local ids = redis.call('ZRANGE', p .. 'waiting:' .. lane .. ':' .. tenant, 0, most - 1)
+  local near = redis.call('ZRANGEBYSCORE', p .. 'deadlines:' .. lane .. ':' .. tenant, '-inf', now + NEAR_MS, 'LIMIT', 0, most)
+  if #near == 0 then return ids end
+  local seen = {}
+  for _, id in ipairs(near) do seen[id] = true end
+  for _, id in ipairs(ids) do
+    if not seen[id] and #near < most then near[#near + 1] = id end
+  end
+  return near
 end
 
 -- What is in motion and due, a lost lease, a retry, a deferred job, joins those who wait: by its age it is among the first of
@@ -50,7 +99,7 @@ local function join_due(lane, buckets)
     local job = facts_of(p, lane, id)
     if job then
       redis.call('ZREM', p .. 'queue:' .. lane, id)
-      wait_turn(p, lane, job.tenant, id, job.order, job.weight)
+      wait_turn(p, lane, id, job)
     elseif left > 0 then
       -- What was known of it was lost with an emptied Redis: nobody can say whose turn it would be.
       local unknown = {input = 0, output = 0, weight = 1}
@@ -65,7 +114,7 @@ end
 local function overdue(lane)
   local held = redis.call('HMGET', p .. 'held:' .. lane, 'id', 'since')
   if not held[1] then return nil, false end
-  local job = facts_of(p, lane, held[1])
+  local job = known(lane, facts_of(p, lane, held[1]))
   if not job or not redis.call('ZSCORE', p .. 'waiting:' .. lane .. ':' .. job.tenant, held[1]) then
     redis.call('DEL', p .. 'held:' .. lane)
     return nil, false
@@ -84,9 +133,8 @@ local function next_in_turn(lane, buckets)
   for place = 1, LOOK_TENANTS do
     local tenant = redis.call('ZRANGE', p .. 'turns:' .. lane, place - 1, place - 1)[1]
     if not tenant then break end
-    for rank = 1, LOOK_JOBS do
-      local id = redis.call('ZRANGE', p .. 'waiting:' .. lane .. ':' .. tenant, rank - 1, rank - 1)[1]
-      local job = id and facts_of(p, lane, id)
+    for _, id in ipairs(first_jobs(lane, tenant, LOOK_JOBS)) do
+      local job = known(lane, facts_of(p, lane, id))
       if not job then break end
       local bucket, wait = admit(buckets, job)
       if bucket then return id, job, bucket end
@@ -101,7 +149,12 @@ local function next_in_turn(lane, buckets)
   return nil, nil, nil, soonest
 end
 
-local function charge(job) return (job.input + job.output + 1) / job.weight end
+-- What a job weighs: what it will use, as far as that is known.
+local function charge(job)
+  local usage, allowed = job.usage, job.output > 0 and job.output or math.huge
+  local output = usage and usage.mean or allowed < math.huge and allowed or 0
+  return (job.input * (usage and usage.ratio or 1) + math.min(output, allowed) + 1) / job.weight
+end
 
 -- Takes the first tenant's jobs for as long as it is its turn; returns how many. What is not admitted ends it.
 local function take_run(lane, buckets, share)
@@ -110,12 +163,13 @@ local function take_run(lane, buckets, share)
   local tenant, rival = first[1], tonumber(first[4] or math.huge)
   local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0)
   local waiting = p .. 'waiting:' .. lane .. ':' .. tenant
-  local ids = redis.call('ZRANGE', waiting, 0, math.min(share, LONGEST_RUN) - 1)
+  give_up(lane, tenant, buckets)
+  local ids = first_jobs(lane, tenant, math.min(share, LONGEST_RUN))
   if #ids == 0 then return 0 end
   local facts = redis.call('HMGET', p .. 'facts:' .. lane, unpack(ids))
   local gone, clock = {}, tag
   for index, id in ipairs(ids) do
-    local job = parsed(facts[index])
+    local job = known(lane, parsed(facts[index]))
     if not job or (index > 1 and tag - (job.weight >= URGENT and LEAD or 0) > rival) then break end
     local bucket = admit(buckets, job)
     if not bucket then break end
@@ -153,17 +207,26 @@ end
 local function buckets_of(lane)
   local buckets = {}
   for _, one in ipairs(all[lane] or all['*'] or {}) do
-    local bucket = read_bucket(p, lane, one[1], one[3], now)
+    local bucket = read_bucket(p, lane, one[1], one[3], now, one[4])
     bucket.weight, bucket.drawn = one[2], 0
     buckets[#buckets + 1] = bucket
   end
   return buckets
 end
 
+-- Whether there is nobody to call: each deployment's circuit is open, or its key was refused.
+local function all_shut(buckets)
+  for _, bucket in ipairs(buckets) do
+    if not bucket.open or bucket.open <= now then return false end
+  end
+  return #buckets > 0
+end
+
 local lanes = redis.call('ZRANGEBYSCORE', lanes_key, '-inf', now, 'LIMIT', 0, 64)
 for index, lane in ipairs(lanes) do
   if left > 0 then
     local buckets = buckets_of(lane)
+    redis.call('ZADD', p .. 'seen', now, lane)
     local before = left
     local share = math.ceil(left / (#lanes - index + 1))
     join_due(lane, buckets)
@@ -182,6 +245,7 @@ for index, lane in ipairs(lanes) do
     local first = redis.call('ZRANGE', p .. 'queue:' .. lane, 0, 0, 'WITHSCORES')
     if redis.call('EXISTS', p .. 'turns:' .. lane) == 1 or (first[2] and tonumber(first[2]) <= now) then
       redis.call('ZADD', lanes_key, now + wait, lane)
+      if all_shut(buckets) then shut[#shut + 1] = lane end
     elseif first[2] then
       redis.call('ZADD', lanes_key, first[2], lane)
     else
@@ -198,4 +262,4 @@ if next_lane[2] then
   -- What is left is for whoever has a free slot.
   if next_ms == '0' and #taken > 0 then wake(p) end
 end
-return {taken, next_ms}
+return {taken, next_ms, late, shut}

@@ -1,23 +1,25 @@
 -- Puts jobs in their lanes. KEYS: the pool's prefix. ARGV: JSON of {lane, id, run_at (ms), order (ms), tenant, input tokens,
--- output tokens, weight}s. A job that is in motion or waiting already stays as it is, so this may be repeated at will.
+-- output tokens, weight, deadline (ms, or 0)}s. A job that is in motion or waiting already stays as it is, so this may be
+-- repeated at will.
 local p = KEYS[1]
 local now = now_ms()
 local fresh = false
 for _, new in ipairs(cjson.decode(ARGV[2])) do
   local lane, id, run_at, order, tenant = new[1], new[2], new[3], new[4], new[5]
   local queue, facts = p .. 'queue:' .. lane, p .. 'facts:' .. lane
-  -- What a claim must know of the job: tokens in and out, weight, order, whether it has yet to wait its turn, tenant.
+  -- What a claim must know of the job: tokens in and out, weight, order, deadline, tenant.
   if redis.call('HEXISTS', facts, id) == 0 then
     -- A second's slack: a clock that is a little ahead must not send a job round the timer.
     local later = run_at > now + 1000
-    redis.call('HSET', facts, id, string.format('%d:%d:%g:%d:%d:%s', new[6], new[7], new[8], order, later and 1 or 0, tenant))
+    local held = string.format('%d:%d:%g:%d:%.0f:%s', new[6], new[7], new[8], order, new[9], tenant)
+    redis.call('HSET', facts, id, held)
     if redis.call('ZSCORE', queue, id) then
       -- It is in motion, and only what is known of it was lost.
     elseif later then
       redis.call('ZADD', queue, run_at, id)
       redis.call('ZADD', p .. 'lanes', 'LT', run_at, lane)
     else
-      wait_turn(p, lane, tenant, id, order, tonumber(new[8]))
+      wait_turn(p, lane, id, parsed(held))
       redis.call('ZADD', p .. 'lanes', 'LT', now, lane)
       fresh = true
     end

@@ -11,8 +11,4 @@ for _, tenant in ipairs(redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 499)) do
     before = before + math.min(redis.call('ZCARD', p .. 'waiting:' .. lane .. ':' .. tenant), rank + 1)
   end
 end
-local window = math.floor(now / 10000)
-local counts = redis.call('HMGET', p .. 'pace:' .. lane, window - 1, window)
-local seconds = (now % 10000) / 1000 + (counts[1] and 10 or 0)
-local taken = tonumber(counts[1] or 0) + tonumber(counts[2] or 0)
-return {before, seconds >= 2 and tostring(taken / seconds) or '0'}
+return {before, tostring(pace_of(p, lane, now))}

@@ -18,9 +18,9 @@ end
 
 local function parsed(held)
   if not held then return nil end
-  local input, output, weight, order, later, tenant = held:match('^(%d+):(%d+):([^:]+):(-?%d+):(%d):(.*)$')
+  local input, output, weight, order, deadline, tenant = held:match('^(%d+):(%d+):([^:]+):(-?%d+):(%d+):(.*)$')
   return {input = tonumber(input), output = tonumber(output), weight = tonumber(weight), order = tonumber(order),
-    later = later == '1', tenant = tenant}
+    deadline = deadline ~= '0' and tonumber(deadline) or nil, tenant = tenant}
 end
 
 local function facts_of(p, lane, id) return parsed(redis.call('HGET', p .. 'facts:' .. lane, id)) end
@@ -49,9 +49,16 @@ local function stand(p, lane, tenant, tag)
   redis.call('ZADD', p .. 'turns:' .. lane, tag - lead, tenant)
 end
 
-local function wait_turn(p, lane, tenant, id, order, weight)
-  local waiting = p .. 'waiting:' .. lane .. ':' .. tenant
-  redis.call('ZADD', waiting, order, id)
+-- Takes a job out of those who wait; returns whether it was there.
+local function leave(p, lane, job, id)
+  if job.deadline then redis.call('ZREM', p .. 'deadlines:' .. lane .. ':' .. job.tenant, id) end
+  return redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. job.tenant, id)
+end
+
+local function wait_turn(p, lane, id, job)
+  local tenant, weight = job.tenant, job.weight
+  redis.call('ZADD', p .. 'waiting:' .. lane .. ':' .. tenant, job.order, id)
+  if job.deadline then redis.call('ZADD', p .. 'deadlines:' .. lane .. ':' .. tenant, job.deadline, id) end
   local tag = redis.call('HGET', p .. 'tags:' .. lane, tenant)
   if tag then
     if weight >= URGENT then stand(p, lane, tenant, tonumber(tag)) end
@@ -60,4 +67,12 @@ local function wait_turn(p, lane, tenant, id, order, weight)
   local past = redis.call('ZSCORE', p .. 'past:' .. lane, tenant)
   if past then redis.call('ZREM', p .. 'past:' .. lane, tenant) end
   stand(p, lane, tenant, math.max(tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0), tonumber(past or 0)))
+end
+
+-- The jobs/s that a lane took in the last ten to twenty seconds; 0 where that cannot be said yet.
+local function pace_of(p, lane, now)
+  local window = math.floor(now / 10000)
+  local counts = redis.call('HMGET', p .. 'pace:' .. lane, window - 1, window)
+  local seconds = (now % 10000) / 1000 + (counts[1] and 10 or 0)
+  return seconds >= 2 and (tonumber(counts[1] or 0) + tonumber(counts[2] or 0)) / seconds or 0
 end

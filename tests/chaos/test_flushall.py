@@ -12,12 +12,18 @@ pytestmark = pytest.mark.chaos
 
 JOBS = 1_000
 SLOTS = 20
+CONFIG = """
+providers:
+  simulated: {kind: simulated, base_url: UPSTREAM/v1, timeout: 30s, limits: {concurrency: 100}}
+"""
 
 
 async def test_queued_jobs_come_back_and_running_ones_are_left_alone(tmp_path: Path, database: str, redis: str) -> None:
     parts = ("upstream", "api", "maintain", "simulated")
     async with (
-        gateway(tmp_path, database, redis, parts=parts, env={"SLUICE_WORKER_SLOTS": str(SLOTS)}) as sluice,
+        gateway(
+            tmp_path, database, redis, parts=parts, config=CONFIG, env={"SLUICE_WORKER_SLOTS": str(SLOTS)}
+        ) as sluice,
         Redis.from_url(redis, socket_timeout=10) as client,
     ):
         # The first calls take longer than a lease, so that Redis has the time to give them to somebody else.

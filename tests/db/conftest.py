@@ -65,7 +65,7 @@ async def claimed(engine: db.Engine, wanted: list[UUID], *, seconds: float = 60)
     lease = ids.new_id()
     async with db.transaction(engine) as connection:
         await leases.open_(connection, lease, worker="w", provider="p", seconds=seconds)
-        return lease, await claims.claim(connection, lease, wanted)
+        return lease, await claims.claim(connection, lease, "p", dict.fromkeys(wanted, "m"))
 
 
 def end(claim: Claim, status: str = "completed", **changes: object) -> Transition:

@@ -57,7 +57,7 @@ async def test_repeating_a_claim_takes_the_same_jobs_under_a_new_fence(engine: d
     [job] = await stored(engine, 1)
     lease, [first] = await claimed(engine, [job.id])
     async with db.transaction(engine) as connection:
-        [second] = await claims.claim(connection, lease, [job.id])
+        [second] = await claims.claim(connection, lease, "p", {job.id: "m"})
     assert (first.attempt, second.attempt) == (1, 2)
     assert await apply(engine, end(first)) == [None]
     assert await apply(engine, end(second)) == ["completed"]
@@ -79,7 +79,7 @@ async def test_a_lease_and_its_claims_are_gone_together_when_the_transaction_fai
     try:
         async with db.transaction(engine) as connection:
             await leases.open_(connection, lease, worker="w", provider="p", seconds=60)
-            assert len(await claims.claim(connection, lease, [job.id])) == 1
+            assert len(await claims.claim(connection, lease, "p", {job.id: "m"})) == 1
             raise LookupError
     except LookupError:
         pass

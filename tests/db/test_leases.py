@@ -11,7 +11,7 @@ from tests.db.conftest import TENANT, claimed, end, stored
 async def test_nothing_is_claimed_under_a_lease_that_is_gone(engine: db.Engine) -> None:
     [job] = await stored(engine, 1)
     async with db.transaction(engine) as connection:
-        assert await claims.claim(connection, ids.new_id(), [job.id]) == []
+        assert await claims.claim(connection, ids.new_id(), "p", {job.id: "m"}) == []
     _, [claim] = await claimed(engine, [job.id])
     assert claim.attempt == 1
 

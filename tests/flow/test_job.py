@@ -108,7 +108,7 @@ async def test_a_later_run_at_is_waited_for(sluice: Gateway) -> None:
 
 async def test_a_deadline_ends_a_call_and_a_queued_job(sluice: Gateway) -> None:
     await sluice.ended(await sluice.submit())  # the worker is up
-    called = await sluice.submit(deadline=1, simulate={"latency_ms": 20_000})
+    called = await sluice.submit(deadline=1, model="simulated/unhurried", simulate={"latency_ms": 20_000})
     refused = await sluice.submit(
         deadline=2, model="simulated/rests", simulate={"key": "d", "fail": [{"status": 429, "retry_after": 30}]}
     )

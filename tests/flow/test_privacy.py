@@ -17,7 +17,8 @@ async def test_no_log_holds_a_prompt_an_answer_or_a_key(tmp_path: Path, database
     env = {"SLUICE_LOG_LEVEL": "debug", "SLUICE_MAX_ATTEMPTS": "1"}
     async with gateway(tmp_path, database, redis, config=CONFIG, env=env) as sluice:
         for number, fault in enumerate(faults):
-            id_ = await sluice.submit(text=PROMPT, simulate={"key": str(number), "fail": [fault]})
+            model = f"simulated/{number}"  # a lane each: what fails closes its own
+            id_ = await sluice.submit(text=PROMPT, model=model, simulate={"key": str(number), "fail": [fault]})
             assert (await sluice.ended(id_))["status"] == "failed"
         id_ = await sluice.submit(text=PROMPT)
         assert PROMPT in str((await sluice.ended(id_))["result"])

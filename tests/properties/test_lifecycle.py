@@ -7,8 +7,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shared.errors import HANDLING, ErrorKind, ProviderError
-from shared.lifecycle import Cancel, Complete, Expire, Fail, JobState, Release, Retry, Stop, Verdict, after_attempt
+from shared.lifecycle import (
+    Cancel,
+    Complete,
+    Expire,
+    Fail,
+    JobState,
+    Release,
+    Reroute,
+    Retry,
+    Stop,
+    Verdict,
+    after_attempt,
+)
 from shared.providers import Completion, Usage
+from shared.routing import Route, Target
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 COMPLETION = Completion(body=b"{}", model="m", usage=Usage(input=1, output=1), request_id=None)
@@ -27,6 +40,8 @@ states = st.integers(1, 6).flatmap(
         charged=st.integers(0, most - 1),
         max_attempts=st.just(most),
         deadline=st.none() | moments,
+        route=st.sampled_from([Route(), Route((Target("q", "m"),), (Target("r", "m"),), charged_before=0)]),
+        keys=st.integers(1, 3),
     )
 )
 rngs = st.integers().map(random.Random)
@@ -35,7 +50,7 @@ rngs = st.integers().map(random.Random)
 def charge(verdict: Verdict) -> int:
     """Return the tries that an attempt with this verdict uses up."""
     match verdict:
-        case Retry(charge=charged):
+        case Retry(charge=charged) | Reroute(charge=charged):
             return int(charged)
         case Release():
             return 0
@@ -58,7 +73,7 @@ def test_a_job_never_has_more_charged_tries_than_it_may(
         verdict = after_attempt(JobState(charged, most, None), failure, NOW, rng)
         charged += charge(verdict)
         assert charged <= most
-        if not isinstance(verdict, Retry):
+        if not isinstance(verdict, Retry | Reroute):
             break
         assert charged < most  # there is a try left to run again with
 
@@ -72,13 +87,16 @@ def test_an_error_is_final_only_where_a_retry_makes_no_sense_or_cannot_be(
         case Fail(failure, retriable):
             assert failure is error
             assert retriable == handling.retry
-            exhausted = handling.charge and job.charged + 1 >= job.max_attempts
+            exhausted = job.charged + handling.charge >= job.max_attempts
             assert not handling.retry or exhausted or job.deadline is not None
         case Expire():
-            assert handling.retry
+            assert handling.retry or handling.other_key
             assert job.deadline is not None
         case Retry():
-            assert handling.retry
+            assert handling.retry or (handling.other_key and job.keys > 1)
+        case Reroute(target):
+            assert handling.chain is not None
+            assert target == getattr(job.route, handling.chain)[0]
         case other:
             raise AssertionError(other)
 
@@ -90,7 +108,8 @@ def test_a_retry_is_never_early_and_never_past_the_deadline(
     verdict = after_attempt(job, error, NOW, rng)
     assume(isinstance(verdict, Retry))
     assert isinstance(verdict, Retry)
-    assert verdict.at >= NOW + timedelta(seconds=error.retry_after or 0)
+    other_key = HANDLING[error.kind].other_key and job.keys > 1
+    assert other_key or verdict.at >= NOW + timedelta(seconds=error.retry_after or 0)
     assert verdict.at <= NOW + timedelta(seconds=(error.retry_after or 0) + 60)
     assert job.deadline is None or verdict.at < job.deadline
 
@@ -98,7 +117,7 @@ def test_a_retry_is_never_early_and_never_past_the_deadline(
 @given(states, errors, rngs)
 def test_only_what_is_not_the_jobs_fault_is_free(job: JobState, error: ProviderError, rng: random.Random) -> None:
     verdict = after_attempt(job, error, NOW, rng)
-    if isinstance(verdict, Retry):
+    if isinstance(verdict, Retry | Reroute):
         assert verdict.charge == (error.kind is not ErrorKind.RATE_LIMITED)
 
 

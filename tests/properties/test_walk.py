@@ -122,7 +122,8 @@ class Walk:
             async with db.transaction(self.engine) as connection:
                 await leases.open_(connection, lease, worker="w", provider="p", seconds=60)
             self.leases.add(lease)
-        taken = await db.run(self.engine, lambda connection: claims.claim(connection, lease, asked), alone=True)
+        lanes = dict.fromkeys(asked, "m")
+        taken = await db.run(self.engine, lambda connection: claims.claim(connection, lease, "p", lanes), alone=True)
         expected = set()
         for id_ in asked:
             job = self.known[id_]

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.gateway import gateway, until
+from tests.gateway import CONFIG, gateway, until
 
 CALLS, WEBHOOKS = 20, 5
 LONG = """
@@ -36,7 +36,8 @@ async def test_hanging_calls_and_webhooks_hold_no_transaction(
     tmp_path: Path, database: str, redis: str, silent: tuple[str, list[bytes]]
 ) -> None:
     url, heard = silent
-    async with gateway(tmp_path, database, redis) as sluice:
+    config = CONFIG.replace("timeout: 30s", "timeout: 30s, limits: {concurrency: 100}")  # all at once
+    async with gateway(tmp_path, database, redis, config=config) as sluice:
         for _ in range(WEBHOOKS):
             await sluice.submit(webhook={"url": url})
         for _ in range(CALLS):

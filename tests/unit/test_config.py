@@ -25,6 +25,13 @@ providers:
       big: {}
 models:
   fast: {targets: [openai/small]}
+  spread:
+    strategy: weighted
+    targets: [openai/small, {target: openai/big, weight: 3, canary: 5%, when: {team: search, tags: eu}}]
+    fallbacks: [fast, openai/other]
+    context_fallbacks: [long]
+    content_fallbacks: [openai/big]
+  long: {targets: [{target: openai/long}]}
 webhooks: {allow_http: true, allow_private_networks: [10.0.0.0/8, "fd00::/8"]}
 """
 
@@ -49,6 +56,14 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert (small.tools, small.json_schema, small.vision) == (False, True, False)
     assert openai.models["big"].price is None
     assert found.models["fast"].targets == ("openai/small",)
+    fast, spread = found.models["fast"], found.models["spread"]
+    assert (fast.strategy, fast.lone, found.models["long"].lone, spread.lone) == ("order", True, True, False)
+    assert (spread.strategy, spread.targets) == ("weighted", ("openai/small", "openai/big"))
+    small_, big = spread.listed
+    assert (small_.weight, small_.canary, small_.when) == (1.0, None, {})
+    assert (big.weight, big.canary, big.when) == (3.0, 5.0, {"team": "search", "tags": "eu"})
+    chains = (spread.fallbacks, spread.context_fallbacks, spread.content_fallbacks)
+    assert chains == (("fast", "openai/other"), ("long",), ("openai/big",))
     assert found.webhooks.allow_http
     assert found.webhooks.allow_private_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
     assert found.source == str(tmp_path / "sluice.yaml")
@@ -75,13 +90,13 @@ def test_the_example_is_good() -> None:
     openai = found.providers["openai"]
     assert [(key.name, key.weight) for key in openai.keys] == [("main", 2.0)]
     assert found.providers["rehearsal"].kind == "simulated"
-    assert set(found.models) == {"fast", "rehearsed"}
+    assert set(found.models) == {"fast", "strong", "rehearsed"}
 
 
 def test_the_example_shows_every_setting() -> None:
     text = (ROOT / "sluice.example.yaml").read_text()
-    shapes = [config.Provider, config.Key, config.UpstreamModel, config.Model, config.Webhooks]
-    names = {name for shape in shapes for name in shape.model_fields}
+    shapes = [config.Provider, config.Key, config.UpstreamModel, config.Model, config.ListedTarget, config.Webhooks]
+    names = {field.alias or name for shape in shapes for name, field in shape.model_fields.items()}
     names |= {field.name for field in fields(Price)}
     assert {name for name in names if f"{name}:" not in text} == set()
 
@@ -246,3 +261,19 @@ def test_an_alias_is_what_it_stands_for(tmp_path: Path) -> None:
 
 def test_a_key_is_not_shown(tmp_path: Path) -> None:
     assert "k-1-secret" not in repr(load(tmp_path, GOOD, KEY="k-1-secret", MOST="1"))
+
+
+@pytest.mark.parametrize(
+    ("written", "canary"), [("5%", 5.0), ("'5'", 5.0), ("0.5", 0.5), ("'12.5 %'", 12.5), ("100", 100)]
+)
+def test_a_canary_is_a_percentage(tmp_path: Path, written: str, canary: float) -> None:
+    text = (
+        f"providers: {{o: {{kind: simulated}}}}\nmodels: {{m: {{targets: [o/a, {{target: o/b, canary: {written}}}]}}}}"
+    )
+    assert load(tmp_path, text).models["m"].listed[1].canary == canary
+
+
+def test_one_target_is_a_choice_where_it_is_not_for_every_job(tmp_path: Path) -> None:
+    for written in ("targets: [{target: o/a, when: {k: v}}]", "targets: [o/a], fallbacks: [o/b]"):
+        text = f"providers: {{o: {{kind: simulated}}}}\nmodels: {{m: {{{written}}}}}"
+        assert not load(tmp_path, text).models["m"].lone

@@ -46,8 +46,8 @@ providers:
   other: {kind: openal, base_url: "ftp://h"}
 models:
   fast: {targets: [opena/small]}
-  slow: {targets: [nothing], strategy: cost}
-  both: {targets: [openai/a, openai/b]}
+  slow: {targets: [nothing], strategie: cost}
+  both: {targets: [openai/a, openai/a]}
 webhooks:
   allow_http: maybe
   allow_http: false
@@ -63,9 +63,9 @@ limits: {}
         "sluice.yaml:12: providers.other.base_url: must be an http or https URL",
         "sluice.yaml:12: providers.other.kind: is not a kind of provider; did you mean `openai`?",
         "sluice.yaml:14: models.fast.targets[0]: names a provider that is not configured; did you mean `openai`?",
-        "sluice.yaml:15: models.slow.strategy: is not a key here; there are: targets",
+        "sluice.yaml:15: models.slow.strategie: is not a key here; did you mean `strategy`?",
         "sluice.yaml:15: models.slow.targets[0]: must be provider/model",
-        "sluice.yaml:16: models.both.targets: must hold one target: a model's jobs are not spread over several",
+        "sluice.yaml:16: models.both.targets[1]: is there twice",
         "sluice.yaml:19: webhooks.allow_http: is there twice",
         "sluice.yaml:20: webhooks.allow_private_networks[0]: has bits set behind its prefix; did you mean 10.0.0.0/8?",
         "sluice.yaml:20: webhooks.allow_private_networks[1]: must be a network such as 10.0.0.0/8 or fd00::/8",
@@ -106,7 +106,7 @@ limits: {}
         ("providers:\n  o: {kind: openai, limits: {rpm: 0}}", "2: providers.o.limits.rpm: must be greater than 0"),
         ("providers:\n  o: {kind: openai, limits: {rps: 5}}", "2: providers.o.limits.rps: is not a key here"),
         ("source: mine\nproviders: {o: {kind: simulated}}", "1: source: is not a key here"),
-        ("providers: {o: {kind: simulated}}\nmodels: {m: {targets: []}}", "2: models.m.targets: must hold one target"),
+        ("providers: {o: {kind: simulated}}\nmodels: {m: {targets: []}}", "2: models.m.targets: must not be empty"),
         ("providers: {o: {kind: simulated}}\n? [a]\n: 1", "2: a key must be plain text"),
         ("providers: {o: {kind: openai, kind: openai}}", "1: providers.o.kind: is there twice"),
         ("providers:\n\t- x", "2: is not YAML: found character '\\t' that cannot start any token"),
@@ -162,6 +162,64 @@ def test_faults_of_a_model(tmp_path: Path, model: str, where: str, what: str) ->
 
 
 @pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        ("{targets: [o/a], strategy: cheapest}", "3: strategy: must be 'cost', 'latency', 'capability', 'round"),
+        ("{targets: [5]}", "3: targets[0]: must be provider/model, or a mapping with `target`"),
+        ("{targets: [{target: p/a}]}", "3: targets[0].target: names a provider that is not configured"),
+        ("{targets: [{weight: 1}]}", "3: targets[0].target: is required"),
+        ("{targets: [{target: o/a, wieght: 1}]}", "3: targets[0].wieght: is not a key here; did you mean `weight`"),
+        ("{targets: [{target: o/a, weight: 0}]}", "3: targets[0].weight: must be greater than 0"),
+        ("{targets: [o/b, {target: o/a, canary: few}]}", "3: targets[1].canary: must be a percentage such as 5%"),
+        ("{targets: [o/b, {target: o/a, canary: yes}]}", "3: targets[1].canary: must be a percentage such as 5%"),
+        ("{targets: [o/b, {target: o/a, canary: 101}]}", "3: targets[1].canary: must be less than or equal to"),
+        ("{targets: [{target: o/a, canary: 5%}]}", "3: targets: must hold a target that is no canary"),
+        (
+            "{targets: [o/b, {target: o/a, canary: 60}, {target: o/c, canary: 60}]}",
+            "3: targets: has canaries for more than 100% of the jobs",
+        ),
+        ("{targets: [{target: o/a, when: {team: 5}}]}", "3: targets[0].when.team: must be text"),
+        ("{targets: [{target: o/a, when: search}]}", "3: targets[0].when: must be a mapping"),
+        ("{targets: [o/a, {target: o/a, weight: 2}]}", "3: targets[1]: is there twice"),
+        ("\n    targets: [o/a]\n    fallbacks: [othr]", "5: fallbacks[0]: is neither a configured model nor"),
+        (
+            "{targets: [o/a], fallbacks: [othr]}",
+            "3: fallbacks[0]: is neither a configured model nor provider/model; did you mean `other`?",
+        ),
+        ("{targets: [o/a], context_fallbacks: [p/x]}", "3: context_fallbacks[0]: names a provider that is not"),
+        ("{targets: [o/a], content_fallbacks: [other, other]}", "3: content_fallbacks[1]: is there twice"),
+        ("{targets: [o/a], fallbacks: [m]}", "3: fallbacks[0]: is this model itself"),
+        ("{targets: [o/a], fallbacks: other}", "3: fallbacks: must be a list"),
+    ],
+)  # fmt: skip
+def test_faults_of_a_name_for_callers(tmp_path: Path, model: str, fault: str) -> None:
+    text = f"providers: {{o: {{kind: simulated}}}}\nmodels:\n  m: {model}\n  other: {{targets: [o/x]}}"
+    (found,) = faults(tmp_path, text)
+    line, _, rest = fault.partition(" ")
+    assert found.startswith(f"sluice.yaml:{line} models.m.{rest}")
+
+
+def test_fallbacks_that_go_in_circles_are_named_on_every_line_of_the_circle(tmp_path: Path) -> None:
+    text = """\
+providers: {o: {kind: simulated}}
+models:
+  a: {targets: [o/a], fallbacks: [b], context_fallbacks: [c]}
+  b:
+    targets: [o/b]
+    fallbacks:
+      - o/x
+      - c
+  c: {targets: [o/c], fallbacks: [a], context_fallbacks: [o/y]}
+  d: {targets: [o/d], fallbacks: [a, b, c]}
+"""
+    assert faults(tmp_path, text) == [
+        "sluice.yaml:3: models.a.fallbacks[0]: leads back to `a`; take one of them out",
+        "sluice.yaml:8: models.b.fallbacks[1]: leads back to `b`; take one of them out",
+        "sluice.yaml:9: models.c.fallbacks[0]: leads back to `c`; take one of them out",
+    ]
+
+
+@pytest.mark.parametrize(
     ("price", "where", "what"),
     [
         ("{input: 1, outptu: 2, output: 2}", "outptu", "is not a key here; did you mean `output`?"),
@@ -212,6 +270,8 @@ def test_a_file_is_bounded(tmp_path: Path, text: str, fault: str) -> None:
         "providers: {o: {kind: openai, keys: ['${SECRET}']}}",
         "providers: {o: {kind: openai}}\nmodels: {m: {targets: ['${SECRET}']}}",
         "providers: {o: {kind: openai}}\nmodels: {m: {targets: ['${SECRET}/x']}}",
+        "providers: {o: {kind: openai}}\nmodels: {m: {targets: [o/a], fallbacks: ['${SECRET}', '${SECRET}']}}",
+        "providers: {o: {kind: openai}}\nmodels: {m: {strategy: '${SECRET}', targets: [{canary: '${SECRET}'}]}}",
         "providers: {o: {kind: openai}}\nwebhooks: {allow_http: '${SECRET}', allow_private_networks: ['${SECRET}']}",
     ],
 )

@@ -69,6 +69,26 @@ def test_limits_of_a_model_are_kept() -> None:
     assert answer["usage"]["completion_tokens"] == 3
 
 
+def test_an_answer_says_the_tokens_it_uses_streamed_or_not_and_an_error_none() -> None:
+    body = chat("one two three", simulate={"output_tokens": 70, "key": "k"})
+    usage = orjson.loads(ask(body).body)["usage"]
+    assert usage["completion_tokens"] == 70
+    assert ask(body).tokens == usage["total_tokens"] == usage["prompt_tokens"] + 70
+    assert ask({**body, "max_tokens": 30}).tokens == usage["prompt_tokens"] + 30
+    assert ask({**body, "stream": True}).tokens == usage["total_tokens"]
+    failing = chat("x", simulate={"fail": [{"status": 500}, "html", "hang"]})
+    assert [ask(failing, seen=number).tokens for number in range(3)] == [0, 0, 0]
+    embedded = reply(Behaviour(), "/v1/embeddings", {"model": "e", "input": "a b c"}, seen=0, same="x")
+    assert embedded.tokens == orjson.loads(embedded.body)["usage"]["total_tokens"] > 0
+
+
+def test_a_refusal_says_what_there_is_too_little_of() -> None:
+    found = simulation.refusal(429, retry_after=0.25, lacking="tokens")
+    assert orjson.loads(found.body)["error"]["type"] == "tokens"
+    assert orjson.loads(simulation.refusal(429).body)["error"]["type"] == "requests"
+    assert found.headers == {"retry-after": "0.25"}
+
+
 def test_a_summary_is_made_of_sentences_of_the_text() -> None:
     for path in sorted(DOCUMENTS.glob("*.txt")):
         text = path.read_text()

@@ -19,7 +19,8 @@ from shared.config import Config
 from shared.db import engine as db
 from shared.db import jobs
 from shared.db.jobs import NewJob
-from shared.queue import Entry, Queue
+from shared.queue import Queue
+from shared.queue.entries import Entry
 from shared.simulation import Behaviour
 from tests.gateway import until
 from workers import call

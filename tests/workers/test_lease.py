@@ -80,7 +80,7 @@ async def test_a_job_it_does_not_know_it_has_is_given_back(held: Stores, redis: 
         [id_] = await held.submit(enqueue=False)
         [lease] = await held.rows("SELECT id FROM leases")
         async with db.transaction(held.engine) as connection:
-            [claim] = await claims.claim(connection, lease.id, [uuid(id_)])  # an answer that never arrived
+            [claim] = await claims.claim(connection, lease.id, "p", {uuid(id_): "m"})  # an answer that never arrived
         assert claim.attempt == 1
         await held.completed()
     assert held.upstream.called() == [f"{id_}-2"]

@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from shared import ids, queue
-from shared.queue import CANCEL, Entry, Move, Queue, announced
+from shared.queue import CANCEL, Queue, announced
+from shared.queue.entries import Entry, Move
 from shared.routing import Target
 from tests.gateway import until
 
@@ -172,11 +173,11 @@ async def test_the_time_until_something_is_due_is_told(line: Queue) -> None:
 async def test_a_resting_lane_takes_nothing_until_its_time_and_holds_up_no_other(line: Queue) -> None:
     resting, other = entries(2, lane="a"), entries(2, lane="b")
     await line.enqueue(resting + other)
-    await line.rest(Target("p", "a"), "", seconds=0.3)
-    await line.rest(Target("p", "a"), "", seconds=0.01)  # a shorter one does not cut it short
+    await line.refused(Target("p", "a"), "", seconds=0.3)
+    await line.refused(Target("p", "a"), "", seconds=0.01)  # a shorter one does not cut it short
     began = await now_ms(line)
     proposal = await line.claim("p", most=10, lease=9, payload=PAYLOAD)
-    assert proposal.taken == [("b", entry.id, "", 0, 0) for entry in other]
+    assert [(one.lane, one.id) for one in proposal.taken] == [("b", entry.id) for entry in other]
     assert proposal.next_ms is not None
     assert 100 < proposal.next_ms <= 300
     await line.enqueue(more := entries(1, lane="a"))  # new work does not wake it either
@@ -193,7 +194,7 @@ async def test_lanes_of_another_provider_are_not_touched(line: Queue) -> None:
     mine, yours = entries(1), Entry(ids.new_id(), Target("q", "a"), "standard", datetime.now(UTC), "t")
     await line.enqueue([*mine, yours])
     assert await take(line, 10) == [("a", mine[0].id)]
-    assert (await line.claim("q", most=10, lease=9, payload=PAYLOAD)).taken == [("a", yours.id, "", 0, 0)]
+    assert (await line.claim("q", most=10, lease=9, payload=PAYLOAD)).taken[0].id == yours.id
 
 
 async def test_wake_lists_stay_short_and_end_a_wait(line: Queue) -> None:
