@@ -11,6 +11,7 @@ from bench import (
     adapters,
     backlog,
     drain,
+    eta,
     fairness,
     inline,
     memory,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "token_pace": token_pace,
     "unknown_pace": unknown_pace,
     "outage": outage,
+    "eta": eta,
     "fairness": fairness,
     "backlog": backlog,
 }

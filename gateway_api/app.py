@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway_api.lanes import Lanes
 from gateway_api.middleware import guard
+from gateway_api.queue_room import QueueRoom
 from gateway_api.router import Router
 from gateway_api.routes import ROUTES
 from gateway_api.state import STATE, State
@@ -30,10 +31,11 @@ def create(settings: Settings, config: Config) -> web.Application:
     redis = queue.connect(settings.redis_url)
     line = Queue(redis)
     waiters, lanes = Waiters(line), Lanes(line, config)
+    submitter = Submitter(engine, line, QueueRoom(line, config))
     app = web.Application(
         middlewares=[guard(settings.admin_key.get_secret_value())], client_max_size=settings.max_body_bytes
     )
-    app[STATE] = State(settings, config, lanes, Router(config, lanes), engine, line, Submitter(engine, line), waiters)
+    app[STATE] = State(settings, config, lanes, Router(config, lanes), engine, line, submitter, waiters)
     app.add_routes(ROUTES)
 
     async def background(_: web.Application) -> AsyncIterator[None]:

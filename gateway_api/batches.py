@@ -47,6 +47,7 @@ async def create(request: web.Request) -> web.Response:
     id_ = ids.new_id()
     new = await _lines(asked, state, tenant, id_)
     await state.submitter.check_redis()
+    await state.submitter.room.take(tenant, len(new))
     row, replayed = await db.run(state.engine, lambda connection: _store(connection, tenant, id_, asked, new, key))
     if replayed:
         return as_json(public.batch(row), status=202, headers={"Idempotent-Replayed": "true"})

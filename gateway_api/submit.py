@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway_api.queue_room import QueueRoom
 from shared.db import engine as db
 from shared.db import idempotency, jobs
 from shared.db.idempotency import Reserved
@@ -53,7 +54,8 @@ def reused() -> ApiError:
 class Submitter:
     """Stores and enqueues new jobs, in groups."""
 
-    def __init__(self, engine: db.Engine, queue: Queue) -> None:
+    def __init__(self, engine: db.Engine, queue: Queue, room: QueueRoom) -> None:
+        self.room = room
         self._engine = engine
         self._queue = queue
         self._redis_away = False
@@ -62,7 +64,8 @@ class Submitter:
         )
 
     async def submit(self, job: NewJob, key: IdempotencyKey | None) -> Accepted:
-        """Store a job and return when it is on disk. Raises ApiError (422, 503)."""
+        """Store a job and return when it is on disk. Raises ApiError (422, 429, 503)."""
+        await self.room.take(job.tenant_id)
         try:
             result = await self._group.add((job, key))
         except Full:

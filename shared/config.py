@@ -177,6 +177,19 @@ class Webhooks(_Closed):
     allow_private_networks: tuple[Annotated[Network, PlainValidator(_network)], ...] = ()
 
 
+class TenantLimits(_Closed):
+    """What one tenant may have at a time: jobs that wait, calls that are under way with all providers together."""
+
+    queued: _Count | None = None
+    in_flight: _Count | None = None
+
+
+class Tenants(_Closed):
+    """What holds for every tenant that nothing else is said of."""
+
+    defaults: TenantLimits = TenantLimits()
+
+
 class _File(_Closed):
     """What the file may hold."""
 
@@ -185,6 +198,7 @@ class _File(_Closed):
     ]
     models: dict[Annotated[str, Field(min_length=1, max_length=256)], Model] = {}
     webhooks: Webhooks = Webhooks()
+    tenants: Tenants = Tenants()
 
 
 class Config(_File):
@@ -265,6 +279,8 @@ _SHAPES: dict[At, type[Any]] = {
     ("models", "*"): Model,
     ("models", "*", "targets", "*"): ListedTarget,
     ("webhooks",): Webhooks,
+    ("tenants",): Tenants,
+    ("tenants", "defaults"): TenantLimits,
 }
 
 

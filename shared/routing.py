@@ -33,7 +33,9 @@ class Route:
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Self:
         """Return a route as it is stored, None for none."""
-        held = stored or {}
+        if not stored:
+            return cls()
+        held = stored
         general, context, content = (tuple(map(parse, held.get(name, ()))) for name in get_args(Chain))
         return cls(general, context, content, held.get("charged_before", 0))
 

@@ -46,14 +46,18 @@ async def claim(
     held: Container[UUID],
     claiming: set[UUID],
     limits: bytes,
+    in_flight: int = 0,
 ) -> Claimed:
     """Take up to `most` due jobs of a provider's pool under `lease`, and end those that cannot meet their deadline.
 
     `held` are the jobs that this process runs already: only their lease is prolonged. Those whose claim is under way
-    are in `claiming`, which the caller empties. `limits` is the provider's `deployments_json`.
+    are in `claiming`, which the caller empties. `limits` is the provider's `deployments_json`, `in_flight` how
+    many calls a tenant may have under way, 0 for any number.
     Raises Unavailable where Postgres is away (the proposed go back) and `RedisAway` errors.
     """
-    proposal = await queue.claim(provider, most=most, lease=seconds, payload=ARQ_PAYLOAD, limits=limits)
+    proposal = await queue.claim(
+        provider, most=most, lease=seconds, payload=ARQ_PAYLOAD, limits=limits, in_flight=in_flight
+    )
     fresh = {one.id: one for one in proposal.taken if one.id not in held}
     taken: list[Claim] = []
     claiming.update(fresh)

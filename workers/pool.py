@@ -166,6 +166,7 @@ class PoolWorker(Worker):
             held=self.held,
             claiming=self._claiming,
             limits=self._limits,
+            in_flight=self._context.config.tenants.defaults.in_flight or 0,
         )
         self._more = claimed.more
         self._next_due = _SAFETY_SECONDS if claimed.next_seconds is None else claimed.next_seconds

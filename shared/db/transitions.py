@@ -6,7 +6,7 @@ provider charged for it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -167,8 +167,7 @@ WITH f AS (
     FROM f LEFT JOIN b ON b.id = f.batch_id
     WHERE jobs.id = f.id AND jobs.tenant_id = f.tenant_id AND jobs.attempt = f.attempt AND jobs.status = f.was
     RETURNING jobs.id, jobs.attempt, jobs.tenant_id, jobs.batch_id, jobs.status, jobs.webhook,
-        jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at, jobs.deadline, jobs.input_estimate,
-        jobs.output_estimate, f.was, f.rank, f.result, f.delivery_id, f.at,
+        f.was, f.rank, f.result, f.delivery_id, f.at,
         f.input_tokens, f.cached_tokens, f.cache_write_tokens, f.output_tokens, f.reasoning_tokens, f.cost_nanos
 ), r AS (
     INSERT INTO results (job_id, body) SELECT id, result FROM j WHERE result IS NOT NULL AND status = 'completed'
@@ -219,8 +218,12 @@ WITH f AS (
         FROM j WHERE batch_id IS NOT NULL GROUP BY batch_id
     ) AS n WHERE batches.id = n.batch_id
 )
-SELECT id, attempt, was, status, webhook IS NOT NULL AND status <> 'queued' AS has_delivery, tenant_id, provider,
-    upstream_model, priority, run_at, deadline, input_estimate, output_estimate FROM j
+SELECT id, attempt, was, status, webhook IS NOT NULL AND status <> 'queued' AS has_delivery FROM j
+""")
+
+_MOVED = text("""
+SELECT id, tenant_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate FROM jobs
+WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 _JOB_COLUMNS = ("id", "tenant_id", "batch_id", "attempt", "was", "status", "at", "run_at", "error", "result",
@@ -241,10 +244,11 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> li
     for name in _ATTEMPT_COLUMNS:
         columns[f"a_{name}"] = [getattr(t.attempt_end, name) if t.attempt_end else None for t in ordered]
     rows = await connection.execute(_APPLY, columns)
-    applied = {}
-    for row in rows:
-        moved = row if row.status == "queued" and first[_fence(row)].to else None
-        applied[_fence(row)] = Applied(row.status, row.has_delivery, moved)
+    applied = {_fence(row): Applied(row.status, row.has_delivery) for row in rows}
+    went = [fence for fence, one in applied.items() if one.status == "queued" and first[fence].to is not None]
+    if went:
+        moved = {row.id: row for row in await connection.execute(_MOVED, {"ids": [fence[0] for fence in went]})}
+        applied |= {fence: replace(applied[fence], moved=moved[fence[0]]) for fence in went}
     return [applied.get(_fence(t), _NOT_APPLIED) if first[_fence(t)] is t else _NOT_APPLIED for t in transitions]
 
 

@@ -8,6 +8,8 @@ Each provider's pool has its keys behind one prefix:
 | `sluice:P:seen` | sorted set | the lanes that were looked at lately, by when (ms) |
 | `sluice:P:waiting:L:T` | sorted set | ids of tenant T waiting in lane L, by arrival (ms) less their head start |
 | `sluice:P:turns:L` | sorted set | the tenants that wait in lane L, by whose turn it is |
+| `sluice:P:hold:L` | sorted set | tenants that may not have more calls under way, by when to look again (ms) |
+| `sluice:flight:T` | sorted set | ids of tenant T that are being called, where that is limited |
 | `sluice:P:tags:L`, `past:L`, `clock:L` | | virtual time: of who waits, of who has left, of the lane |
 | `sluice:P:deadlines:L:T` | sorted set | those of them that have a deadline, by it (ms) |
 | `sluice:P:facts:L` | hash | what a claim must know of each job: tokens, weight, order, deadline, tenant |
@@ -123,13 +125,16 @@ class Queue:
         return await self._scripts[script](keys=[prefix(provider)], args=[self._now(), *arguments])
 
     async def claim(
-        self, provider: str, *, most: int, lease: float, payload: bytes, limits: bytes = UNLIMITED
+        self, provider: str, *, most: int, lease: float, payload: bytes, limits: bytes = UNLIMITED, in_flight: int = 0
     ) -> Proposal:
         """Take up to `most` due jobs of a provider's lanes, as far as the limits of its deployments admit.
 
-        Each is taken for `lease` seconds; `payload` is arq's for each. `limits` is from `deployments_json`.
+        Each is taken for `lease` seconds; `payload` is arq's for each. `limits` is from `deployments_json`;
+        a tenant has at most `in_flight` calls under way with all providers, 0 for any number.
         """
-        taken, next_ms, late, shut = await self._run("claim", provider, most, int(lease * 1000), payload, limits)
+        taken, next_ms, late, shut = await self._run(
+            "claim", provider, most, int(lease * 1000), payload, limits, in_flight
+        )
         rows = zip(*(taken[column::6] for column in range(6)), strict=True)
         return Proposal(
             [
@@ -178,6 +183,14 @@ class Queue:
         """Return how lanes of a provider stand; `limits` is from `deployments_json`."""
         found = orjson.loads(await self._run("survey", provider, limits, *lanes))
         return {lane: lane_state(state) for lane, state in zip(lanes, found, strict=True)}
+
+    async def waiting(self, tenant: str, providers: Iterable[str]) -> int:
+        """Return how many of a tenant's jobs wait their turn with these providers."""
+        lanes = [(name, lane) for name in providers for lane in await self.lanes(name)]
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for name, lane in lanes:
+                pipe.zcard(f"{prefix(name)}waiting:{lane}:{tenant}")
+            return sum(await pipe.execute())
 
     async def lanes(self, provider: str) -> list[str]:
         """Return the lanes of a provider that jobs were in during the last day."""

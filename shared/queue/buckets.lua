@@ -6,7 +6,7 @@ local DIMENSIONS = {'r', 't', 'i', 'o'}
 local CATCH_UP_MS = 200
 -- What a provider says is left is believed up to so many minutes' worth: some enforce their minute by the second.
 local BELIEVED = 1 / 12
-local FIRST_WINDOW, WIDE = 8, 1024
+local FIRST_WINDOW, WIDE = 8, 256
 local FIRST_GUESS = 500
 local PROBE_MS = 10000
 

@@ -1,6 +1,6 @@
 -- Takes up to ARGV[2] due jobs of a pool, in turn over its lanes, each leased for ARGV[3] ms, as far as the limits of the
 -- lanes' deployments admit. KEYS: the pool's prefix. ARGV[4]: the payload arq reads for each. ARGV[5]: JSON of
--- {lane or '*': [{key, weight, limit, mark}, ...]}. Returns {{lane, id, key, input tokens, output tokens, the bucket's mark,
+-- {lane or '*': [{key, weight, limit, mark}, ...]}. ARGV[6]: how many calls a tenant may have under way (0: any). Returns {{lane, id, key, input tokens, output tokens, the bucket's mark,
 -- ...}, ms until something may be taken or false, {lane, id, ... of jobs that cannot meet their deadline}, {lanes where
 -- jobs wait and every circuit is open}}.
 local PATIENCE_MS = 5000
@@ -10,10 +10,18 @@ local LONGEST_RUN, MOST_DUE = 200, 500
 local NEAR_MS, MOST_LATE = 30000, 100
 local p = KEYS[1]
 local left, lease, payload, all = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], cjson.decode(ARGV[5])
+local most_of_one = tonumber(ARGV[6])
 local now = now_ms()
 local lanes_key = p .. 'lanes'
 local taken, late, shut = {}, {}, {}
 local usages = {}
+
+-- Returns how many more calls a tenant may have under way.
+local function room_of(tenant)
+  if most_of_one == 0 then return math.huge end
+  redis.call('ZREMRANGEBYSCORE', flight_of(tenant), '-inf', now)
+  return most_of_one - redis.call('ZCARD', flight_of(tenant))
+end
 
 -- Returns what is known of a job, with what its tenant's jobs use.
 local function known(lane, job)
@@ -54,6 +62,10 @@ local function take(lane, id, bucket, job)
   taken[#taken + 1], taken[#taken + 2] = drawn_by(job, bucket.limit)
   taken[#taken + 1] = bucket.mark
   if job.deadline then redis.call('ZREM', p .. 'deadlines:' .. lane .. ':' .. job.tenant, id) end
+  if most_of_one > 0 and job.tenant then
+    redis.call('ZADD', flight_of(job.tenant), now + lease, id)
+    redis.call('PEXPIRE', flight_of(job.tenant), 3600000)
+  end
   left = left - 1
 end
 
@@ -125,7 +137,7 @@ end
 -- Returns the first job in turn that is admitted, going round larger ones for a while; else nil and the ms to wait.
 local function next_in_turn(lane, buckets)
   local late, holds, large = overdue(lane)
-  if late then
+  if late and room_of(large.tenant) > 0 then
     local bucket, wait = admit(buckets, large)
     return bucket and late or nil, large, bucket, wait
   end
@@ -133,7 +145,7 @@ local function next_in_turn(lane, buckets)
   for place = 1, LOOK_TENANTS do
     local tenant = redis.call('ZRANGE', p .. 'turns:' .. lane, place - 1, place - 1)[1]
     if not tenant then break end
-    for _, id in ipairs(first_jobs(lane, tenant, LOOK_JOBS)) do
+    for _, id in ipairs(room_of(tenant) > 0 and first_jobs(lane, tenant, LOOK_JOBS) or {}) do
       local job = known(lane, facts_of(p, lane, id))
       if not job then break end
       local bucket, wait = admit(buckets, job)
@@ -164,7 +176,7 @@ local function take_run(lane, buckets, share)
   local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0)
   local waiting = p .. 'waiting:' .. lane .. ':' .. tenant
   give_up(lane, tenant, buckets)
-  local ids = first_jobs(lane, tenant, math.min(share, LONGEST_RUN))
+  local ids = first_jobs(lane, tenant, math.min(share, LONGEST_RUN, room_of(tenant)))
   if #ids == 0 then return 0 end
   local facts = redis.call('HMGET', p .. 'facts:' .. lane, unpack(ids))
   local gone, clock = {}, tag
@@ -188,6 +200,11 @@ end
 -- Returns the ms until more may be taken: 0 where there is more and nothing but the share ended it.
 local function take_in_turn(lane, buckets, share)
   while share > 0 do
+    local first = most_of_one > 0 and redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 0)[1]
+    while first and room_of(first) <= 0 do
+      hold(p, lane, first, now)
+      first = redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 0)[1]
+    end
     local run = overdue(lane) and 0 or take_run(lane, buckets, share)
     share = share - run
     if run == 0 then
@@ -230,6 +247,7 @@ for index, lane in ipairs(lanes) do
     local before = left
     local share = math.ceil(left / (#lanes - index + 1))
     join_due(lane, buckets)
+    for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', p .. 'hold:' .. lane, '-inf', now)) do unhold(p, lane, tenant) end
     share = math.min(share, left)
     local wait = math.min(take_in_turn(lane, buckets, share), SAFETY_MS)
     for _, bucket in ipairs(buckets) do write_bucket(bucket, now) end
@@ -246,8 +264,9 @@ for index, lane in ipairs(lanes) do
     if redis.call('EXISTS', p .. 'turns:' .. lane) == 1 or (first[2] and tonumber(first[2]) <= now) then
       redis.call('ZADD', lanes_key, now + wait, lane)
       if all_shut(buckets) then shut[#shut + 1] = lane end
-    elseif first[2] then
-      redis.call('ZADD', lanes_key, first[2], lane)
+    elseif first[2] or redis.call('EXISTS', p .. 'hold:' .. lane) == 1 then
+      local held = redis.call('ZRANGE', p .. 'hold:' .. lane, 0, 0, 'WITHSCORES')
+      redis.call('ZADD', lanes_key, math.min(tonumber(first[2] or math.huge), tonumber(held[2] or math.huge)), lane)
     else
       redis.call('ZREM', lanes_key, lane)
       redis.call('PEXPIRE', p .. 'clock:' .. lane, 600000)

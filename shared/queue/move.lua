@@ -27,6 +27,7 @@ for i = 2, #ARGV, 10 do
     fresh = true
   end
   if key then gather(back, lane, key, 1) end
+  if job and key and redis.call('ZREM', flight_of(job.tenant), id) == 1 then unhold(p, lane, job.tenant) end
   if key and took >= 0 then gather(called, lane, key, took) end
   if job and used_output >= 0 then gather(used, lane, job.tenant, {job.input, used_input, used_output}) end
   if due < 0 then

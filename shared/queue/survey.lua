@@ -7,8 +7,10 @@ local found = {}
 for index = 3, #ARGV do
   local lane = ARGV[index]
   local waiting = 0
-  for _, tenant in ipairs(redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 999)) do
-    waiting = waiting + redis.call('ZCARD', p .. 'waiting:' .. lane .. ':' .. tenant)
+  for _, tenants in ipairs({'turns:', 'hold:'}) do
+    for _, tenant in ipairs(redis.call('ZRANGE', p .. tenants .. lane, 0, 999)) do
+      waiting = waiting + redis.call('ZCARD', p .. 'waiting:' .. lane .. ':' .. tenant)
+    end
   end
   local mean, dev, calls, deployments = 0, 0, 0, {}
   for place, one in ipairs(all[lane] or all['*'] or {}) do

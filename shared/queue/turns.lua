@@ -69,6 +69,25 @@ local function wait_turn(p, lane, id, job)
   stand(p, lane, tenant, math.max(tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0), tonumber(past or 0)))
 end
 
+-- A tenant that has as many calls under way as it may is on hold: one entry taken out of the turn, however much waits behind
+-- it. It comes back when one of its calls ends, or for a look now and then, since they may end in other lanes.
+local HOLD_MS = 500
+
+local function flight_of(tenant) return 'sluice:flight:' .. tenant end
+
+local function hold(p, lane, tenant, now)
+  redis.call('ZREM', p .. 'turns:' .. lane, tenant)
+  redis.call('ZADD', p .. 'hold:' .. lane, now + HOLD_MS, tenant)
+end
+
+local function unhold(p, lane, tenant)
+  if redis.call('ZREM', p .. 'hold:' .. lane, tenant) == 1 then
+    stand(p, lane, tenant, tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0))
+    return true
+  end
+  return false
+end
+
 -- The jobs/s that a lane took in the last ten to twenty seconds; 0 where that cannot be said yet.
 local function pace_of(p, lane, now)
   local window = math.floor(now / 10000)

@@ -246,3 +246,20 @@ async def test_retries_that_are_due_take_nobody_elses_turn(lane: Lane) -> None:
         await lane.done([one for one in taken if one.id in others])
         lane.now += max(1.0, min(next_ms or 1e9, 500.0))
     assert counts["y"] > 0.8 * counts["x"]
+
+
+async def test_a_tenant_has_no_more_calls_under_way_than_it_may_and_holds_up_nobody(lane: Lane) -> None:
+    mine = set(await lane.put(50, tenant="x"))
+    await lane.put(10, tenant="y")
+    first = (await lane.queue.claim("p", most=100, lease=60, payload=b"{}", in_flight=4)).taken
+    assert Counter(one.id in mine for one in first) == {True: 4, False: 4}
+    assert (await lane.queue.claim("p", most=100, lease=60, payload=b"{}", in_flight=4)).taken == []
+    ended = next(one for one in first if one.id in mine)
+    await lane.queue.move("p", [Move(ended.lane, ended.id, None, Spent(ended.key))])
+    again = (await lane.queue.claim("p", most=100, lease=60, payload=b"{}", in_flight=4)).taken
+    assert [one.id in mine for one in again] == [True]
+    await lane.queue.renew("p", [(one.lane, one.id, one.key) for one in again], lease=120)
+    lane.now += 61_000  # whoever ran the others is gone
+    freed = (await lane.queue.claim("p", most=100, lease=60, payload=b"{}", in_flight=4)).taken
+    assert Counter(one.id in mine for one in freed) == {True: 3, False: 4}
+    assert await lane.queue.waiting("x", ["p"]) == 50 - 4 - 1 - 3 + 3

@@ -140,7 +140,7 @@ async def test_what_runs_lies_in_arqs_layout_and_what_ended_nowhere(held: Stores
                 set(keys)
                 <= {
                     f"sluice:p:{kind}".encode()
-                    for kind in ("lanes", "clock:m", "past:m", "pace:m", "usage:m", "bucket:m:")
+                    for kind in ("lanes", "seen", "clock:m", "past:m", "pace:m", "usage:m", "bucket:m:")
                 }
             ),
             what="nothing left",

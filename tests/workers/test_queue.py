@@ -154,7 +154,7 @@ async def test_a_job_that_left_leaves_no_key_behind(line: Queue) -> None:
     await line.move("p", [Move(lane, id_, None) for lane, id_ in taken] + [Move("a", waiting, None)])
     assert await take(line, 5) == []
     left = {key.decode().removeprefix(P) for key in await line.redis.keys("*")}
-    assert left <= {"wake", "clock:a", "past:a", "pace:a"}
+    assert left <= {"wake", "clock:a", "past:a", "pace:a", "seen"}
     assert await line.redis.pttl(P + "clock:a") > 0
     assert await line.redis.pttl(P + "past:a") > 0
 
