@@ -22,6 +22,7 @@ from shared.db.jobs import JobFilter, JobRow, NewJob
 from shared.db.transitions import ended_queued
 from shared.errors import ApiError, Unavailable
 from shared.lifecycle import TERMINAL, Status
+from shared.limits import deployments_json
 from shared.queue import CANCEL, RedisAway
 from shared.queue.entries import Entry
 from shared.routing import Target
@@ -80,10 +81,12 @@ async def retrieve(request: web.Request) -> web.Response:
 
 async def _place(state: State, row: JobRow) -> dict[str, Any] | None:
     """Return where a queued job stands; None for one that does not wait in its lane, or while Redis is away."""
-    if row.status != Status.QUEUED:
+    if row.status != Status.QUEUED or row.provider not in state.config.providers:
         return None
     with suppress(*RedisAway):
-        if found := await state.queue.place(Target(row.provider, row.upstream_model), row.id):
+        target = Target(row.provider, row.upstream_model)
+        limits = deployments_json(state.config.providers[row.provider])
+        if found := await state.queue.place(target, row.id, limits=limits):
             before, seconds = found
             return {"position": before + 1, "eta_seconds": None if seconds is None else round(seconds, 1)}
     return None

@@ -16,7 +16,7 @@ Each provider's pool has its keys behind one prefix:
 | `sluice:P:usage:L` | hash | what each tenant's jobs used, by those that ended |
 | `sluice:P:bucket:L:K` | hash | what key K may still ask of the lane's model, what was learned of it, its circuit |
 | `sluice:P:flight:L:K` | sorted set | ids that are being called with key K, where that is limited |
-| `sluice:P:pace:L` | hash | how many jobs were taken in each of the last spans of ten seconds |
+| `sluice:P:pace:L` | hash | how many jobs were taken in each of the last seconds |
 | `sluice:P:held:L` | hash | the job that holds its place until it is admitted, and since when |
 | `sluice:P:queue:L` | sorted set | what is in motion, in arq's layout: an id and the time (ms) it is due |
 | `sluice:P:wake` | list | one entry for every worker to wake |
@@ -171,9 +171,12 @@ class Queue:
         shape = {name: (one.a_minute, one.left, one.burst) for name, one in said.items()}
         await self._run("told", provider, taken.lane, taken.key, taken.mark, orjson.dumps(shape))
 
-    async def place(self, target: Target, id_: UUID) -> tuple[int, float | None] | None:
-        """Return how many jobs go before a waiting one, and the seconds until its turn (None where nothing moves)."""
-        found = await self._run("place", target.provider, target.model, id_.hex)
+    async def place(self, target: Target, id_: UUID, *, limits: bytes = UNLIMITED) -> tuple[int, float | None] | None:
+        """Return how many jobs go before a waiting one, and the seconds until its turn (None where nothing moves).
+
+        `limits` is from `deployments_json`.
+        """
+        found = await self._run("place", target.provider, target.model, id_.hex, limits)
         if found is None:
             return None
         before, pace = int(found[0]), float(found[1])

@@ -161,13 +161,6 @@ local function next_in_turn(lane, buckets)
   return nil, nil, nil, soonest
 end
 
--- What a job weighs: what it will use, as far as that is known.
-local function charge(job)
-  local usage, allowed = job.usage, job.output > 0 and job.output or math.huge
-  local output = usage and usage.mean or allowed < math.huge and allowed or 0
-  return (job.input * (usage and usage.ratio or 1) + math.min(output, allowed) + 1) / job.weight
-end
-
 -- Takes the first tenant's jobs for as long as it is its turn; returns how many. What is not admitted ends it.
 local function take_run(lane, buckets, share)
   local first = redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 1, 'WITHSCORES')
@@ -252,10 +245,7 @@ for index, lane in ipairs(lanes) do
     local wait = math.min(take_in_turn(lane, buckets, share), SAFETY_MS)
     for _, bucket in ipairs(buckets) do write_bucket(bucket, now) end
     if left < before then
-      local window = math.floor(now / 10000)
-      redis.call('HINCRBY', p .. 'pace:' .. lane, window, before - left)
-      redis.call('HDEL', p .. 'pace:' .. lane, window - 2, window - 3)
-      redis.call('PEXPIRE', p .. 'pace:' .. lane, 30000)
+      count_taken(p, lane, before - left, now)
     end
     redis.call('ZREMRANGEBYSCORE', p .. 'past:' .. lane, '-inf', redis.call('GET', p .. 'clock:' .. lane) or 0)
     -- When this lane next has something: when a bucket admits it, now (behind the other lanes), at the earliest time in

@@ -88,10 +88,34 @@ local function unhold(p, lane, tenant)
   return false
 end
 
--- The jobs/s that a lane took in the last ten to twenty seconds; 0 where that cannot be said yet.
+-- How many jobs a lane took in each second of the last twenty, and from these its jobs/s since the first of them: 0 where that
+-- cannot be said yet.
+local PACE_SECONDS = 20
+
+local function count_taken(p, lane, number, now)
+  local name, second = p .. 'pace:' .. lane, math.floor(now / 1000)
+  redis.call('HINCRBY', name, second, number)
+  if redis.call('HLEN', name) > 2 * PACE_SECONDS then
+    for _, one in ipairs(redis.call('HKEYS', name)) do
+      if second - one > PACE_SECONDS then redis.call('HDEL', name, one) end
+    end
+  end
+  redis.call('PEXPIRE', name, PACE_SECONDS * 1000)
+end
+
 local function pace_of(p, lane, now)
-  local window = math.floor(now / 10000)
-  local counts = redis.call('HMGET', p .. 'pace:' .. lane, window - 1, window)
-  local seconds = (now % 10000) / 1000 + (counts[1] and 10 or 0)
-  return seconds >= 2 and (tonumber(counts[1] or 0) + tonumber(counts[2] or 0)) / seconds or 0
+  local counts, taken, first = redis.call('HGETALL', p .. 'pace:' .. lane), 0, now
+  for i = 1, #counts, 2 do
+    if now / 1000 - counts[i] <= PACE_SECONDS then
+      taken, first = taken + counts[i + 1], math.min(first, counts[i] * 1000)
+    end
+  end
+  return now - first >= 2000 and taken * 1000 / (now - first) or 0
+end
+
+-- What a job weighs: what it will use, as far as that is known, by its priority.
+local function charge(job)
+  local usage, allowed = job.usage, job.output > 0 and job.output or math.huge
+  local output = usage and usage.mean or allowed < math.huge and allowed or 0
+  return (job.input * (usage and usage.ratio or 1) + math.min(output, allowed) + 1) / job.weight
 end
