@@ -4,6 +4,9 @@ BIN    := $(VENV)/bin
 # pip's own notices are of no use to somebody who types `make demo`.
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 
+# Two processes, each with servers of its own; one where all share the servers that were named.
+TEST   := $(BIN)/python -m pytest $(if $(SLUICE_TEST_REDIS_URL)$(SLUICE_TEST_DATABASE_URL),,-n 2 --dist loadfile)
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-llm up test check format bench chaos clean
 
@@ -33,14 +36,14 @@ up: $(BIN)/.dev ## Run the gateway with embedded Postgres and Redis
 	@$(BIN)/sluice up
 
 test: $(BIN)/.dev ## Run the whole test suite against real Postgres and Redis
-	$(BIN)/python -m pytest
+	$(TEST)
 
 check: $(BIN)/.dev ## What CI runs: format, lint, types, import floors, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(TEST)
 
 format: $(BIN)/.dev ## Format the code
 	$(BIN)/ruff format .

@@ -5,8 +5,12 @@ import sys
 import uvloop
 from aiohttp import web
 
+from gateway_api.auth import Callers
 from gateway_api.middleware import guard
 from gateway_api.routes import ROUTES
+from shared import queue
+from shared.db import engine as db
+from shared.queue import Queue
 from tests.gateway import ADMIN_KEY
 
 ANSWER = b'{"id":"job_00000000000000000000000000000000","object":"job","status":"queued"' + b" " * 500 + b"}"
@@ -19,7 +23,8 @@ async def constant(request: web.Request) -> web.Response:
 
 def main(port: int) -> None:
     uvloop.install()
-    app = web.Application(middlewares=[guard(ADMIN_KEY)])
+    unused = db.create("postgresql://unused", pool_size=1, name="constant"), Queue(queue.connect("redis://unused"))
+    app = web.Application(middlewares=[guard(Callers(ADMIN_KEY, *unused))])
     app.add_routes([web.post("/v1/jobs", constant)])
     app.add_routes([route for route in ROUTES if (route.method, route.path) != ("POST", "/v1/jobs")])
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bench.figures import Figure, quantile
-from bench.paced import CONFIG, LATENCY_MS, REQUEST_LIMIT, RPM, forget, pools, submit
+from bench.paced import CONFIG, LATENCY_MS, REQUEST_LIMIT, RPM, forget, pools, submit, tenant_made
 from bench.stack import stack
 from tests.gateway import Gateway, line
 
@@ -27,6 +27,8 @@ async def run(directory: Path, database_url: str, redis_url: str) -> list[Figure
     ) as gateway:
         await gateway.start("upstream", *REQUEST_LIMIT)
         await pools(gateway, {"first": "simulated"})
+        for tenant in JOBS:
+            await tenant_made(gateway, tenant)
         waiting = {tenant: await _submitted(gateway, tenant, number, rng) for tenant, number in JOBS.items()}
         said: list[tuple[str, str, float, float]] = []
         for _ in range(LOOKS):

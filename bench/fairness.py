@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 
 from bench.figures import Figure
-from bench.paced import CONFIG, LATENCY_MS, REQUEST_LIMIT, RPM, ended, forget, lines, pools, stats, submit
+from bench.paced import CONFIG, LATENCY_MS, REQUEST_LIMIT, RPM, ended, forget, lines, pools, stats, submit, tenant_made
 from bench.stack import stack
 from tests.gateway import Gateway, until
 
@@ -23,6 +23,8 @@ async def run(directory: Path, database_url: str, redis_url: str) -> list[Figure
     ) as gateway:
         await gateway.start("upstream", *REQUEST_LIMIT)
         await pools(gateway, {"first": "simulated"})
+        for name in ("x", *(f"y{number}" for number in range(NEWCOMERS))):
+            await tenant_made(gateway, name)
         for _ in range(BACKLOG // PAGE):
             await submit(gateway, lines(PAGE), tenant="x")
         before = await _flowing(gateway)

@@ -101,6 +101,12 @@ async def pools(gateway: Gateway, wanted: dict[str, str]) -> None:
     await asyncio.gather(*(started(name) for name in wanted))
 
 
+async def tenant_made(gateway: Gateway, name: str) -> None:
+    """Make a tenant."""
+    status, made, _ = await gateway.ask("POST", "/v1/admin/tenants", {"name": name})
+    assert status in (200, 201), made
+
+
 async def submit(gateway: Gateway, jobs: Sequence[dict[str, Any]], *, tenant: str = "default") -> str:
     """Submit jobs as one batch; return its id."""
     status, batch, _ = await gateway.ask("POST", "/v1/batches", {"requests": jobs}, headers={"X-Sluice-Tenant": tenant})

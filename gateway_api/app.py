@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from gateway_api.auth import Callers
 from gateway_api.lanes import Lanes
 from gateway_api.middleware import guard
 from gateway_api.queue_room import QueueRoom
@@ -32,15 +33,15 @@ def create(settings: Settings, config: Config) -> web.Application:
     line = Queue(redis)
     waiters, lanes = Waiters(line), Lanes(line, config)
     submitter = Submitter(engine, line, QueueRoom(line, config))
-    app = web.Application(
-        middlewares=[guard(settings.admin_key.get_secret_value())], client_max_size=settings.max_body_bytes
-    )
-    app[STATE] = State(settings, config, lanes, Router(config, lanes), engine, line, submitter, waiters)
+    callers = Callers(settings.admin_key.get_secret_value(), engine, line)
+    app = web.Application(middlewares=[guard(callers)], client_max_size=settings.max_body_bytes)
+    app[STATE] = State(settings, config, lanes, Router(config, lanes), engine, line, submitter, waiters, callers)
     app.add_routes(ROUTES)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
         await asyncio.to_thread(catalog.names, "openai")  # read once, here and not while a request waits
-        tasks = [asyncio.create_task(waiters.listen()), asyncio.create_task(lanes.watch())]
+        listening = (waiters.listen(), lanes.watch(), callers.listen(), callers.watch())
+        tasks = [asyncio.create_task(one) for one in listening]
         yield
         for task in tasks:
             task.cancel()

@@ -9,8 +9,9 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway_api import reading
+from gateway_api.access import Caller
 from gateway_api.answers import as_json, page
-from gateway_api.state import STATE, TENANT, State
+from gateway_api.state import CALLER, STATE, TENANT, State
 from gateway_api.submit import IdempotencyKey, reused
 from shared import ids, public
 from shared.commit import commit
@@ -45,7 +46,7 @@ async def create(request: web.Request) -> web.Response:
             param="requests",
         )
     id_ = ids.new_id()
-    new = await _lines(asked, state, tenant, id_)
+    new = await _lines(asked, state, request[CALLER], id_)
     await state.submitter.check_redis()
     await state.submitter.room.take(tenant, len(new))
     row, replayed = await db.run(state.engine, lambda connection: _store(connection, tenant, id_, asked, new, key))
@@ -55,7 +56,7 @@ async def create(request: web.Request) -> web.Response:
     return as_json(public.batch(row), status=202, headers={"Location": f"/v1/batches/{ids.show('batch', id_)}"})
 
 
-async def _lines(asked: BatchRequest, state: State, tenant: str, id_: UUID) -> list[NewJob]:
+async def _lines(asked: BatchRequest, state: State, caller: Caller, id_: UUID) -> list[NewJob]:
     """Return the jobs of a batch's lines. Raises ApiError with the faults of all lines."""
     new: list[NewJob] = []
     faults: list[Fault] = []
@@ -70,7 +71,7 @@ async def _lines(asked: BatchRequest, state: State, tenant: str, id_: UUID) -> l
             line = {"url": asked.endpoint, **line}
         if isinstance(line, dict):
             reading.drop_unsupported(line, state.router)
-        job = reading.new_job(line, state.router, tenant=tenant, batch=id_, prefix=prefix)
+        job = reading.new_job(line, state.router, caller=caller, batch=id_, prefix=prefix)
         if isinstance(job, list):
             faults += job
             continue

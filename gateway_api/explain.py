@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway_api import reading
 from gateway_api.answers import as_json
-from gateway_api.state import STATE, State
+from gateway_api.state import CALLER, STATE, State
 from shared import pricing
 from shared.candidates import Candidate
 from shared.choice import Choice, Ranked, reason
@@ -24,7 +24,7 @@ async def explain(request: web.Request) -> web.Response:
     value = reading.json_object(await reading.body_bytes(request))
     dropped = reading.drop_unsupported(value, state.router)
     standing = await _standing(state, value)
-    found = reading.read_job(value, state.router, partial(state.router.chosen, standing=standing))
+    found = reading.read_job(value, state.router, partial(state.router.chosen, standing=standing), request[CALLER])
     if isinstance(found, list):
         raise reading.refusal(found)
     model = found.asked.body["model"]

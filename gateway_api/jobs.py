@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from gateway_api import reading
 from gateway_api.answers import as_json, page
-from gateway_api.state import STATE, TENANT, State
+from gateway_api.state import CALLER, STATE, TENANT, State
 from gateway_api.submit import Accepted
 from shared import ids, public
 from shared.commit import commit
@@ -20,7 +21,7 @@ from shared.db import engine as db
 from shared.db import jobs
 from shared.db.jobs import JobFilter, JobRow, NewJob
 from shared.db.transitions import ended_queued
-from shared.errors import ApiError, Unavailable
+from shared.errors import ApiError, Fault, Unavailable
 from shared.lifecycle import TERMINAL, Status
 from shared.limits import deployments_json
 from shared.queue import CANCEL, RedisAway
@@ -35,11 +36,11 @@ MOST_RESTARTED = 10_000
 
 async def create(request: web.Request) -> web.Response:
     """`POST /v1/jobs`."""
-    state, tenant = request.app[STATE], request[TENANT]
+    state = request.app[STATE]
     raw = await reading.body_bytes(request)
     key, value = reading.idempotency_key(request, raw), reading.json_object(raw)
     dropped = reading.drop_unsupported(value, state.router)
-    new = reading.new_job(value, state.router, tenant=tenant)
+    new = reading.new_job(value, state.router, caller=request[CALLER])
     if isinstance(new, list):
         raise reading.refusal(new)
     seconds = reading.wait_seconds(request)
@@ -151,11 +152,14 @@ async def stop(state: State, tenant: str, id_: UUID) -> JobRow | None:
 async def retry(request: web.Request) -> web.Response:
     """`POST /v1/jobs/{id}/retry`: runs a failed or expired job again."""
     state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
-    restarted = await _restart(state, tenant, [id_])
     async with db.transaction(state.engine) as connection:
         row = await jobs.get(connection, tenant, id_)
     if row is None:
         raise reading.not_found("job", request.match_info["id"])
+    if not request[CALLER].may_use(row.model):
+        raise reading.refusal([Fault("", f"this key may not use the model {row.model!r}", "model_not_allowed")])
+    restarted = await _restart(state, tenant, [id_])
+    row = await _ended(state, tenant, id_, 0) or row
     if not restarted:
         raise ApiError(409, f"Only a failed or expired job can run again; this one is {row.status}.", code="not_failed")
     return _answer(row, {})
@@ -165,7 +169,7 @@ async def retry_many(request: web.Request) -> web.Response:
     """`POST /v1/jobs/retry` with a filter (`status`, `model`, `batch_id`, `metadata.k`, `created_after/before`)."""
     state, tenant = request.app[STATE], request[TENANT]
     asked = reading.json_object(await reading.body_bytes(request))
-    wanted = _filter(asked)
+    wanted = replace(_filter(asked), models=request[CALLER].models)
     async with db.transaction(state.engine) as connection:
         found = await jobs.restartable(connection, tenant, wanted, limit=MOST_RESTARTED)
     restarted = 0
@@ -207,6 +211,7 @@ async def _ended(state: State, tenant: str, id_: UUID, seconds: float) -> JobRow
 
 
 async def _restart(state: State, tenant: str, wanted: list[UUID]) -> list[UUID]:
+    await state.submitter.room.take(tenant, len(wanted))
     rows = await db.run(state.engine, lambda connection: jobs.restart(connection, tenant, wanted))
     try:
         await state.queue.enqueue(Entry.of(row) for row in rows)

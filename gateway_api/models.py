@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway_api.answers import as_json
-from gateway_api.state import STATE
+from gateway_api.state import CALLER, STATE
 from shared import catalog
 from shared.catalog import Capabilities
 from shared.config import Config, Provider, capabilities_of
@@ -14,14 +14,21 @@ from shared.routing import parse
 
 
 async def list_(request: web.Request) -> web.Response:
-    """`GET /v1/models`: the configured models, then the upstream models that providers list."""
-    return as_json({"object": "list", "data": list(_models(request.app[STATE].config).values())})
+    """`GET /v1/models`: the configured models, then the upstream models that providers list; what the key may use."""
+    return as_json(
+        {
+            "object": "list",
+            "data": [
+                shown for name, shown in _models(request.app[STATE].config).items() if request[CALLER].may_use(name)
+            ],
+        }
+    )
 
 
 async def retrieve(request: web.Request) -> web.Response:
     """`GET /v1/models/{model}`; a model's name may hold slashes."""
     name = request.match_info["model"]
-    found = _models(request.app[STATE].config).get(name)
+    found = _models(request.app[STATE].config).get(name) if request[CALLER].may_use(name) else None
     if found is None:
         raise ApiError(404, f"The model {name[:256]!r} is not served here.", code="model_not_found", param="model")
     return as_json(found)

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from gateway_api.access import Caller
 from gateway_api.router import BYTES_PER_TOKEN, Asked, Router
 from gateway_api.submit import IdempotencyKey, request_hash
 from shared import ids, webhook_url
@@ -24,6 +25,7 @@ from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, JobRequest, body_faults, 
 MOST_TOKENS = 10**9
 READ_SECONDS = 60
 LONGEST_WAIT = 60
+LONGEST_USER = 256
 
 
 async def body_bytes(request: web.Request) -> bytes:
@@ -56,8 +58,11 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
+_STATUS = {"model_not_found": 404, "model_not_allowed": 403}
+
+
 def refusal(faults: Sequence[Fault]) -> ApiError:
-    """Return the 400 that lists every fault (a 404 where all there is to say is that a model is unknown)."""
+    """Return the 400 that lists every fault (404 or 403 where only the model is wrong)."""
     listed = faults[:MOST_FAULTS]
     message = "; ".join(f"{fault.param}: {fault.message}" if fault.param else fault.message for fault in listed)
     if len(faults) > len(listed):
@@ -65,7 +70,7 @@ def refusal(faults: Sequence[Fault]) -> ApiError:
     codes = {fault.code for fault in faults}
     code = codes.pop() if len(codes) == 1 else "invalid_request"
     return ApiError(
-        404 if code == "model_not_found" else 400,
+        _STATUS.get(code, 400),
         message,
         code=code,
         param=faults[0].param or None,
@@ -84,17 +89,17 @@ class Read:
 
 
 def new_job(
-    value: object, router: Router, *, tenant: str, batch: UUID | None = None, prefix: str = ""
+    value: object, router: Router, *, caller: Caller, batch: UUID | None = None, prefix: str = ""
 ) -> NewJob | list[Fault]:
     """Return the job that a request's JSON describes, or all that is wrong with it, with params under `prefix`."""
     now = datetime.now(UTC)  # before the id, which says when it was made: lists are cut by either
-    found = read_job(value, router, router.route)
+    found = read_job(value, router, router.route, caller)
     if isinstance(found, list):
         return [replace(fault, param=f"{prefix}.{fault.param}".strip(".")) for fault in found]
     options, asked, target, route = found.options, found.asked, found.choice.target, found.choice.route
     return NewJob(
         id=asked.id,
-        tenant_id=tenant,
+        tenant_id=caller.tenant,
         batch_id=batch,
         custom_id=options.custom_id,
         url=options.url,
@@ -111,10 +116,15 @@ def new_job(
         input_estimate=asked.input,
         output_estimate=asked.output,
         route=None if route is None else route.stored(),
+        key_id=caller.key_id,
+        team_id=caller.team_id,
+        end_user=_end_user(asked.body),
     )
 
 
-def read_job(value: object, router: Router, choose: Callable[[Asked], Choice | list[Fault]]) -> Read | list[Fault]:
+def read_job(
+    value: object, router: Router, choose: Callable[[Asked], Choice | list[Fault]], caller: Caller
+) -> Read | list[Fault]:
     """Return a job's request as it was read, with where `choose` has it go, or all that is wrong with it."""
     faults: list[Fault] = []
     options = asked = choice = None
@@ -127,7 +137,7 @@ def read_job(value: object, router: Router, choose: Callable[[Asked], Choice | l
         body = value.get("body")
         if isinstance(body, dict):
             url = str(value.get("url", DEFAULT_ROUTE))
-            found = _body_faults(url, body, router)
+            found = caller.not_allowed(body) or _body_faults(url, body, router)
             preferred = ANY
             if not found and "provider" in body and not router.passes_preferences_on(body["model"]):
                 body, preferred = _without_preferences(body, found)
@@ -156,6 +166,12 @@ def _body_faults(url: str, body: dict[str, Any], router: Router) -> list[Fault]:
     if not any(fault.param == "body.model" for fault in faults) and not router.serves(body["model"]):
         faults.append(Fault("body.model", f"the model {body['model']!r} is not served here", "model_not_found"))
     return faults
+
+
+def _end_user(body: dict[str, Any]) -> str | None:
+    """Return for whom a request is, as far as it says so."""
+    user = body.get("user")
+    return user[:LONGEST_USER] if isinstance(user, str) and user else None
 
 
 def _without_preferences(body: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], Preferences]:

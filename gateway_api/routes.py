@@ -1,11 +1,9 @@
-"""Every URL on one page."""
+"""Every URL on one page; what each needs of a key is `access.NEEDS`."""
 
 from aiohttp import web
 
 from gateway_api import batches, deployments, events, explain, health, jobs, models, synchronous, webhooks
-
-OPEN = frozenset({"/", "/healthz", "/readyz"})
-"""What needs no key."""
+from gateway_api.admin import audit, keys, teams, tenants
 
 ROUTES = [
     web.get("/", health.index),
@@ -32,5 +30,23 @@ ROUTES = [
     web.get("/v1/models", models.list_),
     web.get("/v1/models/{model:.+}", models.retrieve),
     web.get("/v1/admin/deployments", deployments.list_),
+    web.post("/v1/admin/tenants", tenants.create),
+    web.get("/v1/admin/tenants", tenants.list_),
+    web.get("/v1/admin/tenants/{id}", tenants.retrieve),
+    web.patch("/v1/admin/tenants/{id}", tenants.update),
+    web.delete("/v1/admin/tenants/{id}", tenants.delete),
+    web.post("/v1/admin/teams", teams.create),
+    web.get("/v1/admin/teams", teams.list_),
+    web.get("/v1/admin/teams/{id}", teams.retrieve),
+    web.patch("/v1/admin/teams/{id}", teams.update),
+    web.delete("/v1/admin/teams/{id}", teams.delete),
+    web.post("/v1/admin/keys", keys.create),
+    web.get("/v1/admin/keys", keys.list_),
+    web.get("/v1/admin/keys/{id}", keys.retrieve),
+    web.patch("/v1/admin/keys/{id}", keys.update),
+    web.delete("/v1/admin/keys/{id}", keys.delete),
+    web.post("/v1/admin/keys/{id}/rotate", keys.rotate),
+    web.get("/v1/admin/audit", audit.list_),
+    web.get("/v1/admin/audit/{id}", audit.retrieve),
     web.get("/v1/webhook_signing_secret", webhooks.signing_secret),
 ]

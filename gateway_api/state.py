@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway_api.access import Caller
+from gateway_api.auth import Callers
 from gateway_api.lanes import Lanes
 from gateway_api.router import Router
 from gateway_api.submit import Submitter
@@ -26,8 +28,10 @@ class State:
     queue: Queue
     submitter: Submitter
     waiters: Waiters
+    callers: Callers
 
 
 STATE = web.AppKey("state", State)
 REQUEST_ID = web.RequestKey("request_id", str)
+CALLER = web.RequestKey("caller", Caller)
 TENANT = web.RequestKey("tenant", str)

@@ -65,7 +65,13 @@ class Submitter:
 
     async def submit(self, job: NewJob, key: IdempotencyKey | None) -> Accepted:
         """Store a job and return when it is on disk. Raises ApiError (422, 429, 503)."""
-        await self.room.take(job.tenant_id)
+        try:
+            await self.room.take(job.tenant_id)
+        except ApiError:
+            # A repeat of what was accepted needs no room.
+            if key is None or (known := await self._known(job.tenant_id, key)) is None:
+                raise
+            return known
         try:
             result = await self._group.add((job, key))
         except Full:
@@ -73,6 +79,14 @@ class Submitter:
         if isinstance(result, ApiError):
             raise result
         return result
+
+    async def _known(self, tenant: str, key: IdempotencyKey) -> Accepted | None:
+        """Return the job that an earlier request with a key made. Raises ApiError 422 for another request's key."""
+        async with db.transaction(self._engine) as connection:
+            holder = await idempotency.find(connection, tenant, key.key)
+        if holder is not None and holder.request_hash != key.request_hash:
+            raise reused()
+        return None if holder is None else Accepted(holder.object_id, replayed=True)
 
     async def check_redis(self) -> None:
         """Raise Unavailable while Redis is known to be away: then nothing is stored either."""

@@ -16,7 +16,7 @@ from gateway_api import jobs, reading
 from gateway_api.answers import envelope
 from gateway_api.following import Missing, Restarted, Stand, Steps, follow
 from gateway_api.sse import EventStream, check_reader
-from gateway_api.state import STATE, TENANT
+from gateway_api.state import CALLER, STATE, TENANT
 from shared import ids, public
 from shared.db.jobs import JobRow
 from shared.errors import HANDLING, ApiError, ErrorKind
@@ -53,7 +53,7 @@ async def _run(request: web.Request, url: str) -> web.StreamResponse:
     if isinstance(body.get("metadata"), dict):
         asked["metadata"] = body["metadata"]
     dropped = reading.drop_unsupported(asked, state.router)
-    new = reading.new_job(asked, state.router, tenant=tenant)
+    new = reading.new_job(asked, state.router, caller=request[CALLER])
     if isinstance(new, list):
         raise reading.refusal([reading.of_body(fault) for fault in new])
     accepted = await state.submitter.submit(new, key)
@@ -166,7 +166,11 @@ def _answer(row: JobRow, headers: dict[str, str]) -> web.Response:
 def _figures(row: JobRow) -> dict[str, str]:
     """Return what an ended job's headers say of it."""
     shown = public.job(row)
-    found = {"x-sluice-attempts": str(row.attempt), "x-sluice-cache": shown["cache"]}
+    found = {
+        "x-sluice-attempts": str(row.attempt),
+        "x-sluice-cache": shown["cache"],
+        "x-sluice-provider": row.provider,  # it may have gone elsewhere
+    }
     if shown["cost_usd"] is not None:
         found["x-sluice-cost-usd"] = shown["cost_usd"]
     if row.started_at is not None:

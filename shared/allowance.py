@@ -89,6 +89,9 @@ _FAMILIES = (
     _family("r", "ratelimit-{}", period="ratelimit-policy"),
 )
 
+_LEAST: dict[Dimension, float] = {"r": 1.0, "t": 100.0, "i": 100.0, "o": 100.0}
+"""What allows less a minute than this cannot be meant."""
+
 _NUMBER = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,20})?")
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,12}(?:\.[0-9]{1,20})?)(s|ms|us|µs|ns))?")
 _POLICY = re.compile(r"(?<![0-9.])([0-9]{1,13}); *w=([0-9]{1,9})")
@@ -128,6 +131,8 @@ def _allowance(family: _Family, headers: Mapping[str, str], *, now: datetime | N
     if window > _LONGEST:
         return None
     a_minute = limit * _MINUTE / window
+    if a_minute < _LEAST[family.dimension]:
+        return None
     if left is None or reset is None:
         return Allowance(a_minute, left, None)
     burst = min(limit, left + reset[0] * a_minute / _MINUTE)

@@ -50,12 +50,16 @@ class MostPrice(_Open):
     completion: _Usd | None = None
 
 
+_Names = Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=100)]
+_MOST_KEYS = 50
+
+
 class Preferences(_Open):
     """What a caller says of the providers of a job, as OpenRouter has it; names are providers, kinds or targets."""
 
-    order: tuple[str, ...] | None = None
-    only: tuple[str, ...] | None = None
-    ignore: tuple[str, ...] | None = None
+    order: _Names | None = None
+    only: _Names | None = None
+    ignore: _Names | None = None
     max_price: MostPrice | None = None
     sort: Literal["price", "latency", "throughput"] | None = None
     allow_fallbacks: StrictBool | None = None
@@ -66,6 +70,8 @@ ANY = Preferences()
 
 def preferences(value: object) -> Preferences | list[Fault]:
     """Return the preferences in a body's `provider`, or all that is wrong with them."""
+    if isinstance(value, dict) and len(value) > _MOST_KEYS:
+        return [Fault("body.provider", f"has more than {_MOST_KEYS} keys")]
     try:
         return ANY if value is None else Preferences.model_validate(value)
     except ValidationError as error:

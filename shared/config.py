@@ -25,7 +25,7 @@ from pydantic import (
 
 from shared import catalog, pricing, providers
 from shared.config_faults import in_words, spread_faults, suggestion
-from shared.config_models import ListedTarget, Model
+from shared.config_models import Hedge, ListedTarget, Model
 from shared.document import LARGEST, At, Document
 from shared.errors import ConfigError
 from shared.limits import Limits, number
@@ -100,7 +100,7 @@ class Key(_Closed):
     weight: Annotated[float, BeforeValidator(number), Field(gt=0, le=1_000_000)] = 1.0
 
 
-_Count = Annotated[int, BeforeValidator(number), Field(gt=0)]
+_Count = Annotated[int, BeforeValidator(number), Field(gt=0, le=10**12)]
 
 
 class UpstreamModel(_Closed):
@@ -278,6 +278,7 @@ _SHAPES: dict[At, type[Any]] = {
     ("providers", "*", "models", "*", "limits"): Limits,
     ("models", "*"): Model,
     ("models", "*", "targets", "*"): ListedTarget,
+    ("models", "*", "hedge"): Hedge,
     ("webhooks",): Webhooks,
     ("tenants",): Tenants,
     ("tenants", "defaults"): TenantLimits,

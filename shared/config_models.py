@@ -1,5 +1,7 @@
 """The configuration's `models`: the names that callers use, their targets, and where their jobs go instead."""
 
+import re
+from decimal import Decimal
 from functools import cached_property
 from typing import Annotated
 
@@ -16,6 +18,8 @@ def _target(value: str, info: ValidationInfo) -> str:
         provider = routing.parse(value).provider
     except ValueError:
         raise ValueError("must be provider/model") from None
+    if "\0" in value:
+        raise ValueError("must not hold a NUL character")
     configured = info.context["providers"] if info.context else None
     if configured is not None and provider not in configured:
         raise ValueError("names a provider that is not configured" + suggestion(provider, configured))
@@ -51,6 +55,22 @@ def _percentage(value: object) -> object:
     return value
 
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+def _late(value: object) -> object:
+    if value is None or isinstance(value, bool):
+        raise ValueError("must be p95, or a duration such as 1500ms, 2s or 2")
+    if not isinstance(value, str):
+        return value
+    if value.strip() == "p95":
+        return None
+    if not (match := _DURATION.fullmatch(value.strip())):
+        raise ValueError("must be p95, or a duration such as 1500ms, 2s or 2")
+    return float(match[1]) * _UNITS[match[2]]
+
+
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,11 +96,25 @@ def _spread(listed: tuple[ListedTarget, ...]) -> tuple[ListedTarget, ...]:
     return listed
 
 
+class Hedge(_Closed):
+    """When the call of an interactive job is made a second time, so that the first good answer counts.
+
+    It is late `after` so many seconds without an answer, None for the p95 of what the target's calls lately took. A job
+    that may cost more than `max_cost_usd`, or nobody knows what, is not called twice.
+    """
+
+    after: Annotated[Annotated[float, Field(gt=0, le=86_400)] | None, BeforeValidator(_late)] = None
+    max_cost_usd: Annotated[Decimal, BeforeValidator(number), Field(gt=0)]
+
+
 _Names = tuple[Annotated[str, AfterValidator(_fallback)], ...]
 
 
 class Model(_Closed):
-    """A name that callers use: the targets that serve it, and the models that do where they cannot."""
+    """A name that callers use: the targets that serve it, and the models that do where they cannot.
+
+    Without a `hedge`, no call is made twice.
+    """
 
     strategy: Strategy = "order"
     listed: Annotated[
@@ -91,6 +125,7 @@ class Model(_Closed):
     fallbacks: _Names = ()
     context_fallbacks: _Names = ()
     content_fallbacks: _Names = ()
+    hedge: Hedge | None = None
 
     @cached_property
     def targets(self) -> tuple[str, ...]:

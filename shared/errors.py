@@ -64,7 +64,7 @@ HANDLING: dict[ErrorKind, Handling] = {
         type="rate_limit_error", status=429, code="rate_limit_exceeded",
     ),
     ErrorKind.OVERLOADED: Handling(
-        retry=True, chain="general", tries=2, news="pace", type="provider_error", status=503
+        retry=True, chain="general", tries=2, news="circuit", type="provider_error", status=503
     ),
     ErrorKind.QUOTA_EXHAUSTED: Handling(
         other_key=True, chain="general", news="key", type="rate_limit_error", status=429, code="insufficient_quota"

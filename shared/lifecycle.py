@@ -141,9 +141,10 @@ def _after_error(job: JobState, error: ProviderError, now: datetime, rng: random
     handling = HANDLING[error.kind]
     charged = job.charged + handling.charge
     here = charged - job.route.charged_before
-    another_key = handling.other_key and job.keys > max(here, 1)
+    patient = (error.retry_after or 0.0) <= LONGEST_WAIT
+    another_key = handling.other_key and job.keys > max(here, 1) and (patient or handling.news == "key")
     if charged < job.max_attempts and not another_key:
-        waits = handling.retry and here < handling.tries and (error.retry_after or 0.0) <= LONGEST_WAIT
+        waits = handling.retry and here < handling.tries and patient
         elsewhere = job.route.after(handling.chain, charged=charged) if handling.chain and not waits else None
         if elsewhere is not None:
             return Reroute(*elsewhere, error, charge=handling.charge)

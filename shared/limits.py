@@ -24,7 +24,7 @@ def number(value: object) -> object:
     return value
 
 
-_Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
+_Positive = Annotated[float, BeforeValidator(number), Field(gt=0, le=1e12, allow_inf_nan=False)]
 
 
 class Limits(BaseModel):
@@ -39,8 +39,8 @@ class Limits(BaseModel):
     tpm: _Positive | None = None
     input_tpm: _Positive | None = None
     output_tpm: _Positive | None = None
-    concurrency: Annotated[int, Field(gt=0)] | None = None
-    burst: Annotated[float, BeforeValidator(number), Field(ge=1)] | None = None
+    concurrency: Annotated[int, BeforeValidator(number), Field(gt=0, le=1_000_000)] | None = None
+    burst: Annotated[float, BeforeValidator(number), Field(ge=1, le=1e12, allow_inf_nan=False)] | None = None
 
     def but(self, other: "Limits") -> "Limits":
         """Return these limits with those of `other` in their place, where it has some."""
@@ -56,13 +56,15 @@ class Spent(NamedTuple):
 
     `key` is the deployment's, which may have none (""), None where there was no deployment; `back` the requests, input
     and output tokens that were drawn for it and are free again (below 0: what it used besides), `used` the tokens it
-    used, None where nobody knows, and `ms` how long it took, None where it did not go well.
+    used, None where nobody knows, `ms` how long it took, None where it did not go well, and `at` when it was drawn for
+    (ms).
     """
 
     key: str | None = None
     back: tuple[int, int, int] = (0, 0, 0)
     used: tuple[int, int] | None = None
     ms: float | None = None
+    at: float = 0.0
 
 
 NOTHING_SPENT = Spent()

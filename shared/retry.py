@@ -1,5 +1,6 @@
 """When to try again: full-jitter backoff, and the three ways a provider says `Retry-After`."""
 
+import math
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -38,6 +39,6 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
                 seconds = (parsedate_to_datetime(text) - (now or datetime.now(UTC))).total_seconds()
             except (ValueError, TypeError, OverflowError):
                 continue
-        if seconds == seconds and seconds >= 0:  # NaN is not equal to itself
+        if math.isfinite(seconds) and seconds >= 0:
             return min(seconds, LONGEST_RETRY_AFTER)
     return None

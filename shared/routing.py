@@ -1,6 +1,6 @@
 """From the model a caller names to the target that runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, get_args
 
@@ -59,6 +59,13 @@ class Route:
         """
         rest = self._without(chosen)
         return replace(rest, general=(*rest.general, left), charged_before=charged)
+
+    def within(self, providers: Container[str]) -> "Route":
+        """Return the route without targets of other providers."""
+        general, context, content = (
+            tuple(one for one in getattr(self, name) if one.provider in providers) for name in get_args(Chain)
+        )
+        return Route(general, context, content, self.charged_before)
 
     def _without(self, chosen: Target) -> "Route":
         general, context, content = (

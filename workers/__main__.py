@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 import uvloop
 
-from shared import config, log, queue, settings
+from shared import config, log, queue, settings, tokens
 from shared.config import Config
 from shared.db import engine as db
 from shared.errors import ConfigError, Unavailable
@@ -56,6 +56,7 @@ async def pool(chosen: Settings, found: Config, provider: str) -> None:
     client = call.session(connections=chosen.worker_slots, connect_timeout=chosen.connect_timeout)
     async with _stores(chosen, f"sluice-worker-{provider}", by_key=True) as (engine, line, redis), client:
         finisher = Finisher(engine, line)
+        loading = asyncio.create_task(asyncio.to_thread(tokens.load))  # now, and not when the first call goes wrong
         context = Context(found, chosen, client, finisher, line)
         worker = PoolWorker(context, engine, redis, provider=provider, name=name)
         if not await _begun(worker):
@@ -69,6 +70,7 @@ async def pool(chosen: Settings, found: Config, provider: str) -> None:
                 logger.info("pool.stopping", provider=provider, running=len(worker.tasks))
             finally:
                 await worker.wind_down()
+                await asyncio.wait([loading])
                 for task in keeping:
                     task.cancel()
         with suppress(Unavailable):  # then it runs out

@@ -1,11 +1,12 @@
 """Claiming: Redis proposes ids in turn, Postgres disposes, and what it refuses is taken out of Redis again."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
+import structlog
 
 from shared.commit import commit
 from shared.db import claims, sweep
@@ -14,6 +15,8 @@ from shared.db.claims import Claim
 from shared.db.transitions import ended_queued
 from shared.queue import Queue
 from shared.queue.entries import Move, Taken
+
+log = structlog.get_logger(__name__)
 
 # What arq reads of a claimed job: run function `run` with no arguments. The job itself never is in Redis.
 ARQ_PAYLOAD = orjson.dumps({"t": None, "f": "run", "a": [], "k": {}, "et": 0})
@@ -75,7 +78,7 @@ async def claim(
         if refused:
             await queue.move(provider, [Move(one.lane, one.id, None, one.unused) for one in refused])
     if proposal.late:
-        await _expire(engine, queue, proposal.late)
+        await _expire(engine, queue, provider, proposal.late)
     return Claimed(
         [(job, fresh[job.id]) for job in taken],
         len(proposal.taken) >= most,
@@ -84,9 +87,12 @@ async def claim(
     )
 
 
-async def _expire(engine: db.Engine, queue: Queue, late: list[UUID]) -> None:
-    """End jobs that cannot meet their deadline any more; where this fails, maintenance ends them when it has passed."""
-    async with db.transaction(engine) as connection:
-        rows = await sweep.among(connection, late)
-    if rows:
-        await commit(engine, queue, [ended_queued(row, "expired") for row in rows])
+async def _expire(engine: db.Engine, queue: Queue, provider: str, late: Sequence[UUID]) -> None:
+    """End jobs that cannot meet their deadline any more; where this fails, maintenance does when it has passed."""
+    try:
+        async with db.transaction(engine) as connection:
+            rows = await sweep.hurried(connection, provider, late)
+        if rows:
+            await commit(engine, queue, [ended_queued(row, "expired") for row in rows])
+    except Exception:
+        log.exception("jobs.not_expired", provider=provider, jobs=len(late))  # what was claimed goes on

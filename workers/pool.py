@@ -26,10 +26,9 @@ from shared.lifecycle import JobState, Release, Stop, Verdict, after_attempt
 from shared.limits import deployments_json
 from shared.queue import CANCEL, Queue, RedisAway, announced, prefix
 from shared.queue.entries import Taken
-from shared.routing import Target
 from workers.claim import claim
 from workers.finish import transition
-from workers.hand_over import hand_over
+from workers.hand_over import HandOver
 from workers.merged_redis import MergedRedis
 from workers.run_job import Context, Held, run_job
 
@@ -72,7 +71,7 @@ class PoolWorker(Worker):
         self._next_due = 0.0
         self._more = True
         self._limits = deployments_json(context.config.providers[provider])
-        self._handing_over: set[asyncio.Task[None]] = set()
+        self._hand_over = HandOver(engine, self._queue, context.config, provider)
         self._giving_back: set[asyncio.Task[Applied]] = set()
 
     async def wind_down(self) -> None:
@@ -80,8 +79,9 @@ class PoolWorker(Worker):
         for task in self.tasks.values():
             if not task.cancelling():  # a second cancellation would end arq's wait for what the first one began
                 task.cancel()
-        while self.tasks or self._giving_back or self._handing_over:
-            await asyncio.wait([*self.tasks.values(), *self._giving_back, *self._handing_over])
+        while self.tasks or self._giving_back:
+            await asyncio.wait([*self.tasks.values(), *self._giving_back])
+        await self._hand_over.end()
 
     async def open_lease(self) -> None:
         """Begin the lease that claims are made under. Raises Unavailable where Postgres is away."""
@@ -170,27 +170,13 @@ class PoolWorker(Worker):
         )
         self._more = claimed.more
         self._next_due = _SAFETY_SECONDS if claimed.next_seconds is None else claimed.next_seconds
-        if claimed.shut and not self._handing_over:
-            self._handing_over.add(self.loop.create_task(self._hand_over(claimed.shut)))
+        self._hand_over.begin(claimed.shut)
         for job, drawn in claimed.jobs:
             if self.allow_pick_jobs:
                 self.held[job.id] = Held(job, drawn)
                 self._start(job.id)
             else:
                 self._give_back(job, drawn)
-
-    async def _hand_over(self, lanes: list[str]) -> None:
-        """Let the jobs of lanes where nobody may be called go elsewhere, beside the claims."""
-        try:
-            for lane in lanes:
-                target = Target(self.provider, lane)
-                await hand_over(self._engine, self._queue, self._context.config, target)
-        except (Unavailable, *RedisAway) as error:
-            log.warning("jobs.not_handed_over", provider=self.provider, error=str(error))
-        except Exception:
-            log.exception("jobs.not_handed_over", provider=self.provider)
-        finally:
-            self._handing_over.clear()
 
     def _start(self, id_: UUID) -> None:
         job_id = id_.hex

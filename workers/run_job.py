@@ -2,38 +2,36 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
 import structlog
 
-from shared import ids, pricing, tokens
-from shared.config import Config, Provider
+from shared import ids
+from shared.config import Config
 from shared.db.claims import Claim
 from shared.db.transitions import Applied, Transition
 from shared.errors import ErrorKind, ProviderError
 from shared.lifecycle import JobState, Stop, after_attempt
-from shared.limits import KEEP_OUTPUT
-from shared.providers import Completion, Usage
+from shared.limits import KEEP_OUTPUT, Spent
 from shared.queue import Queue
 from shared.queue.entries import Taken
 from shared.routing import Route
 from shared.settings import Settings
 from workers.call import Answered, call
 from workers.finish import Finisher, transition
+from workers.hedge import Called, drawing, give_back, hedge_of, hedged
 from workers.news import spent_by, tell
 from workers.relay import Relay
+from workers.usage import Used, together, used_by
 
 log = structlog.get_logger(__name__)
-
-# Failures after which the provider may have charged although no usage came back.
-_PERHAPS_CHARGED = frozenset(
-    {ErrorKind.TIMEOUT, ErrorKind.CONNECTION, ErrorKind.INVALID_RESPONSE, ErrorKind.RESPONSE_TOO_LARGE}
-)
 
 
 @dataclass(slots=True)
@@ -70,29 +68,42 @@ async def run_job(context: Context, held: Held) -> None:
     """
     claim = held.claim
     relay = Relay(context.queue.chunks, claim.id, claim.attempt)
-    answered = await _answer(context, held, relay)
-    applied = await _whole(_conclude(context, held, answered, relay))
+    calls = await _call(context, held, relay)
+    outcome = calls[0].answered.outcome
+    applied = await _whole(_conclude(context, held, calls, relay))
     held.ended = True
     log.debug(
         "job.attempt_ended",
         job=ids.show("job", claim.id),
         attempt=claim.attempt,
         status=applied.status or "late",
-        outcome=type(answered.outcome).__name__,
+        outcome=type(outcome).__name__,
     )
-    if answered.outcome is Stop.SHUTDOWN:
+    if outcome is Stop.SHUTDOWN:
         raise asyncio.CancelledError
 
 
-async def _answer(context: Context, held: Held, relay: Relay) -> Answered:
+async def _call(context: Context, held: Held, relay: Relay) -> list[Called]:
+    """Make the job's call, and where it is hedged and late another; return them, first the one that counts."""
+    longest = context.settings.job_timeout
+    ask = partial(_answer, context, held, until=time.monotonic() + longest)
+    hedge = hedge_of(context.config, held.claim, held.drawn)
+    if hedge is None:
+        return [Called(held.drawn, await ask(held.drawn, relay))]
+    draw = drawing(context.queue, context.config, held.claim, held.drawn, after=hedge.after, longest=longest)
+    return await hedged(ask, held.drawn, relay, draw, after=hedge.after)
+
+
+async def _answer(context: Context, held: Held, drawn: Taken, relay: Relay, *, until: float) -> Answered:
+    """Call once, with the key that was drawn; what stops us is an answer too."""
     try:
         return await call(
             context.client,
             held.claim,
             context.config.providers[held.claim.provider],
             relay,
-            key_name=held.drawn.key,
-            longest=context.settings.job_timeout,
+            key_name=drawn.key,
+            longest=until - time.monotonic(),
             most_bytes=context.settings.max_response_bytes,
         )
     except asyncio.CancelledError:
@@ -102,12 +113,39 @@ async def _answer(context: Context, held: Held, relay: Relay) -> Answered:
         return Answered(ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"), sent=False)
 
 
-async def _conclude(context: Context, held: Held, answered: Answered, relay: Relay) -> Applied:
-    provider = context.config.providers[held.claim.provider]
-    change = await _decide(context, held.claim, held.drawn, answered)
+async def _conclude(context: Context, held: Held, calls: list[Called], relay: Relay) -> Applied:
+    claim, provider = held.claim, context.config.providers[held.claim.provider]
+    used = [await used_by(claim, provider, one.answered) for one in calls]
+    spent = {
+        one.drawn: spent_by(one.answered, one.drawn, its.usage, keeps=provider.kind in KEEP_OUTPUT)
+        for one, its in zip(calls, used, strict=True)
+    }
+    change = _decide(context, claim, calls, together(used), spent[held.drawn])
     await relay.end()  # who hears of the end finds every chunk
-    await tell(context.queue, provider, held.drawn, answered, name=held.claim.provider)
+    for one in calls:
+        await tell(context.queue, provider, one.drawn, one.answered, name=claim.provider)
+        if one.drawn != held.drawn:
+            await give_back(context.queue, claim.provider, one.drawn, spent[one.drawn])
     return await context.finisher.finish(change)
+
+
+def _decide(context: Context, claim: Claim, calls: list[Called], used: Used, spent: Spent) -> Transition:
+    """Decide by the call that counts. The attempt of a hedged job names the keys of both calls, joined by `+`."""
+    provider = context.config.providers[claim.provider]
+    state = JobState(
+        claim.charged,
+        context.settings.max_attempts,
+        claim.deadline,
+        claim.attempt,
+        Route.of(claim.route).within(context.config.providers),
+        keys=len(provider.keys) or 1,
+    )
+    verdict = after_attempt(state, calls[0].answered.outcome, datetime.now(UTC), context.rng)
+    change = transition(claim, verdict, usage=used.usage, cost_nanos=used.cost_nanos, spent=spent)
+    if len(calls) == 1 or change.attempt_end is None:
+        return change
+    keys = "+".join(one.drawn.key for one in calls if one is calls[0] or one.answered.sent)
+    return replace(change, attempt_end=replace(change.attempt_end, key_name=keys or None))
 
 
 async def _whole(work: Coroutine[Any, Any, Applied]) -> Applied:
@@ -117,46 +155,3 @@ async def _whole(work: Coroutine[Any, Any, Applied]) -> Applied:
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
     return task.result()
-
-
-async def _decide(context: Context, claim: Claim, drawn: Taken, answered: Answered) -> Transition:
-    provider = context.config.providers[claim.provider]
-    state = JobState(
-        claim.charged,
-        context.settings.max_attempts,
-        claim.deadline,
-        claim.attempt,
-        Route.of(claim.route),
-        keys=len(provider.keys) or 1,
-    )
-    verdict = after_attempt(state, answered.outcome, datetime.now(UTC), context.rng)
-    usage, cost = None, None
-    try:
-        usage = await _usage(claim, answered) if answered.sent else None
-        tier = answered.outcome.service_tier if isinstance(answered.outcome, Completion) else None
-        cost = None if usage is None else _cost(provider, claim.upstream_model, usage, tier)
-    except Exception:
-        # What a call cost may be unknown; that it was answered is not.
-        log.exception("job.not_priced", job=ids.show("job", claim.id), attempt=claim.attempt)
-    spent = spent_by(answered, drawn, usage, keeps=provider.kind in KEEP_OUTPUT)
-    return transition(claim, verdict, usage=usage, cost_nanos=cost, spent=spent)
-
-
-def _cost(provider: Provider, model: str, usage: Usage, tier: str | None) -> int | None:
-    price = provider.models[model].price if model in provider.models else None
-    return pricing.cost_nanos(provider.kind, model, usage, price=price, listed=provider.at_vendor, service_tier=tier)
-
-
-async def _usage(claim: Claim, answered: Answered) -> Usage | None:
-    """Return what the call used, estimated where the provider did not say; None where it charged nothing."""
-    match answered.outcome:
-        case Completion(usage=usage) if not usage.estimated:
-            return usage
-        case Completion(body=body):
-            asked, answer = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model), len(body) // 4
-            return Usage(input=asked, output=answer, estimated=True)
-        case ProviderError(kind=kind) if kind not in _PERHAPS_CHARGED and not answered.chunks:
-            return None
-        case _:
-            asked = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model)
-            return Usage(input=asked, output=answered.chunks, estimated=True)  # a chunk is about a token

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from shared.cli import batches, config, doctor, jobs, limits, parts, submit
+from shared.cli import batches, config, doctor, jobs, keys, limits, parts, submit, tenants
 from shared.errors import SluiceError
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (parts, submit, jobs, batches, limits, doctor, config):
+for module in (parts, submit, jobs, batches, keys, tenants, limits, doctor, config):
     module.register(app)
 
 

@@ -110,6 +110,10 @@ class Client:
             lambda: self._json("POST", path, data=data, headers=headers), repeatable=repeatable or bool(idempotency_key)
         )
 
+    async def delete(self, path: str) -> Json:
+        """Delete what is at a path, which may be repeated, and return the answer. Raises CliError."""
+        return await self._retried(lambda: self._json("DELETE", path), repeatable=True)
+
     async def results(self, batch_id: str, *, after: str | None = None) -> list[Json]:
         """Return the next lines of a batch's results behind the cursor `after`; none when no more have ended yet.
 

@@ -22,13 +22,18 @@ WHERE jobs.id = c.id AND jobs.provider = :provider AND jobs.upstream_model = c.l
     AND (jobs.status = 'queued' OR jobs.lease_id = l.id) IS TRUE
     AND jobs.cancel_asked_at IS NULL AND (jobs.deadline IS NULL OR jobs.deadline > now())
 RETURNING jobs.id, jobs.tenant_id, jobs.batch_id, jobs.url, jobs.provider, jobs.upstream_model, jobs.attempt,
-    jobs.charged, jobs.deadline, jobs.claimed_at, jobs.route, payloads.body
+    jobs.charged, jobs.deadline, jobs.claimed_at, jobs.route, jobs.model, jobs.priority, jobs.input_estimate,
+    jobs.output_estimate, payloads.body
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this process holds under its lease, with all it needs to run it. `body` is JSON."""
+    """A job that this process holds under its lease, with all it needs to run it.
+
+    `model` is the name that the caller asked for, the estimates are in tokens (of the output what the request allows, 0
+    for any), `body` is JSON.
+    """
 
     id: UUID
     tenant_id: str
@@ -41,6 +46,10 @@ class Claim:
     deadline: datetime | None
     claimed_at: datetime
     route: Mapping[str, Any] | None
+    model: str
+    priority: str
+    input_estimate: int
+    output_estimate: int
     body: bytes = field(repr=False)
 
 

@@ -55,6 +55,12 @@ async def reserve(
     return {(row.tenant_id, row.key): Reserved(row.request_hash, row.object_id) for row in rows}
 
 
+async def find(connection: Connection, tenant_id: str, key: str) -> Reserved | None:
+    """Return what a tenant's key stands for, None where it was never used."""
+    row = (await connection.execute(_READ, {"tenants": [tenant_id], "keys": [key]})).first()
+    return None if row is None else Reserved(row.request_hash, row.object_id)
+
+
 async def prune(connection: Connection, *, limit: int) -> int:
     """Forget up to `limit` keys older than `KEPT`; return how many."""
     return (await connection.execute(_PRUNE, {"kept": KEPT, "limit": limit})).rowcount

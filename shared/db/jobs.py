@@ -22,7 +22,8 @@ class NewJob:
     """A job about to be stored, which reads like a row of it. `body` is JSON.
 
     The estimates are in tokens: of the input by its length, of the output at most what the request allows, 0 for any.
-    `route` is a `Route` as it is stored.
+    `route` is a `Route` as it is stored. `key_id` and `team_id` say who submitted it (None: the bootstrap key),
+    `end_user` says for whom.
     """
 
     id: UUID
@@ -43,6 +44,9 @@ class NewJob:
     input_estimate: int = 0
     output_estimate: int = 0
     route: Mapping[str, object] | None = None
+    key_id: UUID | None = None
+    team_id: UUID | None = None
+    end_user: str | None = None
 
     status = "queued"
     attempt = 0
@@ -58,14 +62,17 @@ WITH n AS (
         CAST(:url AS text[]), CAST(:model AS text[]), CAST(:provider AS text[]), CAST(:upstream_model AS text[]),
         CAST(:priority AS text[]), CAST(:created_at AS timestamptz[]), CAST(:run_at AS timestamptz[]),
         CAST(:deadline AS timestamptz[]), CAST(:metadata AS text[]), CAST(:webhook AS text[]), CAST(:body AS bytea[]),
-        CAST(:input_estimate AS bigint[]), CAST(:output_estimate AS bigint[]), CAST(:route AS text[])
+        CAST(:input_estimate AS bigint[]), CAST(:output_estimate AS bigint[]), CAST(:route AS text[]),
+        CAST(:key_id AS uuid[]), CAST(:team_id AS uuid[]), CAST(:end_user AS text[])
     ) AS n(id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, created_at, run_at,
-           deadline, metadata, webhook, body, input_estimate, output_estimate, route)
+           deadline, metadata, webhook, body, input_estimate, output_estimate, route, key_id, team_id, end_user)
 ), j AS (
     INSERT INTO jobs (id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, status,
-                      created_at, run_at, deadline, metadata, webhook, input_estimate, output_estimate, route)
+                      created_at, run_at, deadline, metadata, webhook, input_estimate, output_estimate, route,
+                      key_id, team_id, end_user)
     SELECT id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, 'queued',
-           created_at, run_at, deadline, metadata::jsonb, webhook::jsonb, input_estimate, output_estimate, route::jsonb
+           created_at, run_at, deadline, metadata::jsonb, webhook::jsonb, input_estimate, output_estimate, route::jsonb,
+           key_id, team_id, end_user
     FROM n ON CONFLICT DO NOTHING
 )
 INSERT INTO payloads (job_id, body) SELECT id, body FROM n ON CONFLICT DO NOTHING
@@ -108,6 +115,7 @@ class JobFilter:
     metadata: Mapping[str, str] | None = None
     created_after: UUID | None = None
     created_before: UUID | None = None
+    models: frozenset[str] | None = None
 
 
 async def page(
@@ -126,6 +134,8 @@ def _conditions(wanted: JobFilter) -> list[Any]:
         found.append(jobs.c.status == wanted.status)
     if wanted.model is not None:
         found.append(jobs.c.model == wanted.model)
+    if wanted.models is not None:
+        found.append(jobs.c.model.in_(wanted.models))
     if wanted.batch_id is not None:
         # A batch's id is older than those of its jobs: that prunes the partitions before it.
         found.append(and_(jobs.c.batch_id == wanted.batch_id, jobs.c.id > wanted.batch_id))
@@ -169,7 +179,7 @@ WITH b AS (
     WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.tenant_id = :tenant AND jobs.status IN ('failed', 'expired')
     ORDER BY jobs.id FOR UPDATE OF jobs
 ), j AS (
-    UPDATE jobs SET status = 'queued', charged = 0, route = route - 'charged_before', run_at = now(),
+    UPDATE jobs SET status = 'queued', charged = 0, route = NULLIF(route - 'charged_before', '{}'), run_at = now(),
         finished_at = NULL, error = NULL,
         cancel_asked_at = NULL, batch_sequence = NULL,
         deadline = CASE WHEN deadline <= now() THEN NULL ELSE deadline END

@@ -69,3 +69,9 @@ async def lost(connection: Connection, *, limit: int) -> tuple[Sequence[UUID], S
 async def remove(connection: Connection, expired: Sequence[UUID]) -> None:
     """Remove leases, where no job is held under them any more."""
     await connection.execute(_REMOVE, {"leases": list(expired)})
+
+
+async def manned(connection: Connection) -> set[str]:
+    """Return the providers that have a worker."""
+    rows = await connection.execute(text("SELECT DISTINCT provider FROM leases WHERE expires_at > now()"))
+    return set(rows.scalars())

@@ -16,14 +16,15 @@ _OVERDUE = text("""
 SELECT id, tenant_id, batch_id, provider, upstream_model, attempt FROM jobs
 WHERE deadline < now() AND finished_at IS NULL AND status = 'queued' ORDER BY deadline LIMIT :limit
 """)
-_AMONG = text("""
+_HURRIED = text("""
 SELECT id, tenant_id, batch_id, provider, upstream_model, attempt FROM jobs
-WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued'
+WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND provider = :provider AND deadline IS NOT NULL
 """)
 _ELSEWHERE = text("""
 SELECT id, tenant_id, batch_id, provider, upstream_model, attempt, charged, route FROM jobs
-WHERE status = 'queued' AND provider = :provider AND upstream_model = :model AND route IS NOT NULL AND run_at <= now()
-ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+WHERE status = 'queued' AND provider = :provider AND upstream_model = :model AND route IS NOT NULL AND route ? 'general'
+    AND run_at <= now() AND id > :after
+ORDER BY id LIMIT :limit
 """)
 
 START = UUID(int=0)
@@ -39,11 +40,14 @@ async def overdue(connection: Connection, *, limit: int) -> Sequence[Row[Any]]:
     return (await connection.execute(_OVERDUE, {"limit": limit})).all()
 
 
-async def among(connection: Connection, wanted: Sequence[UUID]) -> Sequence[Row[Any]]:
-    """Return those of some jobs of all tenants that are queued."""
-    return (await connection.execute(_AMONG, {"ids": list(wanted)})).all()
+async def hurried(connection: Connection, provider: str, wanted: Sequence[UUID]) -> Sequence[Row[Any]]:
+    """Return those of some jobs of all tenants that are queued with a provider and have a deadline."""
+    return (await connection.execute(_HURRIED, {"provider": provider, "ids": list(wanted)})).all()
 
 
-async def elsewhere(connection: Connection, provider: str, model: str, *, limit: int) -> Sequence[Row[Any]]:
-    """Lock and return up to `limit` jobs of a lane that are due and have somewhere else to go, oldest first."""
-    return (await connection.execute(_ELSEWHERE, {"provider": provider, "model": model, "limit": limit})).all()
+async def elsewhere(
+    connection: Connection, provider: str, model: str, *, after: UUID, limit: int
+) -> Sequence[Row[Any]]:
+    """Return up to `limit` jobs of a lane that are due and may go elsewhere, oldest first, behind `after`."""
+    values = {"provider": provider, "model": model, "after": after, "limit": limit}
+    return (await connection.execute(_ELSEWHERE, values)).all()

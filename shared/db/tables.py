@@ -48,6 +48,9 @@ jobs = Table(
     Column("webhook", JSONB),
     *(Column(f"{kind}_estimate", BigInteger, nullable=False, server_default=text("0")) for kind in ("input", "output")),
     Column("route", JSONB),
+    Column("key_id", UUID),
+    Column("team_id", UUID),
+    Column("end_user", Text),
 )
 
 results = Table(

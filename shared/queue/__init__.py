@@ -18,7 +18,7 @@ Each provider's pool has its keys behind one prefix:
 | `sluice:P:flight:L:K` | sorted set | ids that are being called with key K, where that is limited |
 | `sluice:P:pace:L` | hash | how many jobs were taken in each of the last seconds |
 | `sluice:P:held:L` | hash | the job that holds its place until it is admitted, and since when |
-| `sluice:P:queue:L` | sorted set | what is in motion, in arq's layout: an id and the time (ms) it is due |
+| `sluice:P:queue:L` | sorted set | what is in motion, second calls too, in arq's layout: an id by its time due (ms) |
 | `sluice:P:wake` | list | one entry for every worker to wake |
 | `arq:job:ID`, `arq:retry:ID` | string | arq's own, while a job is claimed |
 | `sluice:stream:ID` | stream | the chunks of a streamed answer, see `chunks.py` |
@@ -42,6 +42,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from shared import ids
 from shared.allowance import Allowance, Dimension
 from shared.queue.chunks import Chunks
 from shared.queue.entries import Entry, Move, Proposal, Taken
@@ -142,9 +143,40 @@ class Queue:
                 for lane, id_, key, input_, output, mark in rows
             ],
             float(next_ms) if next_ms is not None else None,
-            [UUID(hex=id_.decode()) for id_ in late[1::2]],
+            [UUID(hex=id_.decode()) for id_ in late],
             [lane.decode() for lane in shut],
         )
+
+    async def hedge(
+        self,
+        provider: str,
+        first: Taken,
+        *,
+        waited: float,
+        after: float | None,
+        longest: float,
+        limits: bytes = UNLIMITED,
+        in_flight: int = 0,
+    ) -> Taken | float | None:
+        """Draw for a second call of a job whose first, `first`, has brought nothing for `waited` seconds.
+
+        It is drawn from another key of the lane where one has room. The call is in motion under an id of its own, for
+        at most `longest` seconds, until `move` ends it. Returns the seconds to wait where it is too early: it is late
+        `after` so many seconds, None for the p95 of the lane's calls. Returns None where there is to be no second
+        call: fewer than ten calls are known, or it could not go at once. `limits` and `in_flight` are as for a claim.
+        """
+        second = ids.new_id()
+        late = "" if after is None else after * 1000
+        found = await self._run(
+            "hedge", provider, first.lane, first.id.hex, first.key, waited * 1000, late, second.hex,
+            int(longest * 1000), limits, in_flight,
+        )  # fmt: skip
+        if found is None:
+            return None
+        if isinstance(found, bytes):
+            return float(found) / 1000
+        key, input_, output, mark = found
+        return Taken(first.lane, second, key.decode(), int(input_), int(output), mark.decode())
 
     async def renew(self, provider: str, held: Iterable[tuple[str, UUID, str]], *, lease: float) -> None:
         """Prolong the leases of `(lane, id, key)`s by `lease` seconds from now."""
@@ -159,12 +191,16 @@ class Queue:
         """Have a deployment take nothing for a while, and then less than before; a longer rest under way stays."""
         await self._run("refused", target.provider, target.model, key, int(seconds * 1000))
 
-    async def failed(self, target: Target, key: str, *, mark: str = "") -> bool:
-        """Count a failure that lies with the provider; return whether it opened the deployment's circuit.
+    async def failed(
+        self, target: Target, key: str, *, mark: str = "", at: float | None = None, present: str = ""
+    ) -> bool:
+        """Count a call's failure that lies with the provider; return whether it opened the deployment's circuit.
 
-        `mark` says that the key itself was refused: it is out until it has another value, or for a minute.
+        `mark` says that the key itself was refused: it is out until it has another value, or for a while. `at` is when
+        the call was drawn for (ms), None for just now; `present` is the mark of the key as it is configured.
         """
-        return bool(await self._run("failed", target.provider, target.model, key, mark))
+        drawn_at = "" if at is None else at
+        return bool(await self._run("failed", target.provider, target.model, key, mark, drawn_at, mark or present))
 
     async def told(self, taken: Taken, provider: str, said: Mapping[Dimension, Allowance]) -> None:
         """Note what the provider's answer to a call said of its deployment's limits."""

@@ -9,6 +9,9 @@ local BELIEVED = 1 / 12
 local FIRST_WINDOW, WIDE = 8, 256
 local FIRST_GUESS = 500
 local PROBE_MS = 10000
+-- What a provider said of its limits holds for so long, and who rests for longer than that is not waited for by who can go
+-- elsewhere.
+local TOLD_MS, LONG_REST_MS = 600000, 10000
 
 local function bucket_key(p, lane, key) return p .. 'bucket:' .. lane .. ':' .. key end
 
@@ -37,20 +40,21 @@ local function lately(good) return good * math.log(2) / HALF_LIFE_MS * 60000 end
 
 -- Returns the limits in force: those stated, or what the provider's headers say where that is less; where nobody knows any,
 -- the pace that its refusals taught, and before the first of them a window of calls at once that grows with each answer.
-local function limits_in_force(held, limit)
+local function limits_in_force(held, limit, now)
+  local fresh = held.told and now - held.told < TOLD_MS
   local found = {flight = limit.flight, burst = limit.burst, reserve = limit.reserve}
   local known = limit.flight
   for _, dimension in ipairs(DIMENSIONS) do
-    local stated, told = limit[dimension], held['L' .. dimension]
+    local stated, told = limit[dimension], fresh and held['L' .. dimension]
     found[dimension] = stated and told and math.min(stated, told) or stated or told
     known = known or found[dimension]
   end
-  if found.r and not found.burst and held.Lb then
+  if found.r and not found.burst and fresh and held.Lb then
     found.burst = math.max(1, math.min(held.Lb, found.r * BELIEVED))
   end
   if limit.learn and not known then
     if held.pace then
-      found.r = held.pace
+      found.r, found.paced = held.pace, true
     elseif not held.wide then
       found.flight = math.floor(held.window or FIRST_WINDOW)
     end
@@ -62,11 +66,10 @@ end
 local function read_bucket(p, lane, key, stated, now, mark)
   local name = bucket_key(p, lane, key)
   local held = fields_of(name)
-  local limit = limits_in_force(held, stated)
+  local limit = limits_in_force(held, stated, now)
   local bucket = {name = name, key = key, limit = limit, rest = held.rest or 0, level = {}, rate = {}, held = held, all = {}}
   if held.open and (held.why == 'errors' or held.why == mark or not mark) then bucket.open = held.open end
-  if held.calls and held.calls >= 10 then bucket.least = held.mean - 2 * held.dev end
-  local factor = recovered(held.factor, held.refused, now)
+  local factor = limit.paced and 1 or recovered(held.factor, held.refused, now)
   local passed = held.at and math.max(0, now - held.at) or 0
   for _, dimension in ipairs(DIMENSIONS) do
     local a_minute = limit[dimension]
@@ -77,7 +80,9 @@ local function read_bucket(p, lane, key, stated, now, mark)
       bucket.rate[dimension] = rate
       local level = held[dimension] or 0
       -- What came back stays, but for more than a minute's worth.
-      bucket.level[dimension] = math.min(a_minute, math.max(level, math.min(most, level + passed * rate)))
+      level = math.min(a_minute, math.max(level, math.min(most, level + passed * rate)))
+      -- However much a call is said to have used, a minute pays for it.
+      bucket.level[dimension] = math.max(-a_minute, level)
       bucket.all[dimension] = held['n' .. dimension] or 0
     end
   end
@@ -89,7 +94,7 @@ local function read_bucket(p, lane, key, stated, now, mark)
   -- What has been drawn up to now and how many of these calls are under way, for whoever compares it with what the provider
   -- says is left. Calls whose worker died never come back: they count for as long as others do.
   bucket.back = passed > 60000 and bucket.all.r or held.back or 0
-  bucket.mark = string.format('%.0f:%.0f:%.0f:%.0f:%.0f:%.0f', now, math.max(0, (bucket.all.r or 0) - bucket.back),
+  bucket.mark = string.format('%d:%.0f:%.0f:%.0f:%.0f:%.0f', math.floor(now), math.max(0, (bucket.all.r or 0) - bucket.back),
     bucket.all.r or 0, bucket.all.t or 0, bucket.all.i or 0, bucket.all.o or 0)
   return bucket
 end
@@ -103,7 +108,7 @@ local function write_bucket(bucket, now)
     end
   end
   if bucket.probing then
-    for _, field in ipairs({'open', bucket.open, 'probing', 1}) do fields[#fields + 1] = field end
+    for _, field in ipairs({'open', bucket.open, 'probing', math.floor(now)}) do fields[#fields + 1] = field end
   end
   if #fields > 4 then
     redis.call('HSET', bucket.name, unpack(fields))
@@ -111,15 +116,24 @@ local function write_bucket(bucket, now)
   end
 end
 
--- What jobs of a tenant use in a lane, learned from those that ended: output tokens with their deviation, and the tokens of
--- an input against its estimate (Jacobson's estimator of mean and deviation, SIGCOMM 1988).
+-- What jobs of a tenant use in a lane, learned from those that ended: output tokens with their deviation (Jacobson's estimator,
+-- SIGCOMM 1988), the tokens of an input against its estimate, how many ended, and the ms of a fast call, as of when.
 local function usage_key(p, lane) return p .. 'usage:' .. lane end
 
 local function usage_of(p, lane, tenant)
   local held = redis.call('HGET', usage_key(p, lane), tenant)
   if not held then return nil end
-  local mean, dev, ratio = held:match('^([^:]+):([^:]+):([^:]+)$')
-  return {mean = tonumber(mean), dev = tonumber(dev), ratio = tonumber(ratio)}
+  local mean, dev, ratio, calls, fast, at = held:match('^([^:]+):([^:]+):([^:]+):([^:]+):([^:]+):([^:]+)$')
+  return {mean = tonumber(mean), dev = tonumber(dev), ratio = tonumber(ratio), calls = tonumber(calls), fast = tonumber(fast),
+    at = tonumber(at)}
+end
+
+-- Returns the ms that a tenant's calls take at least: 0 until ten are known, and less and less while none ends.
+local FEW_CALLS, FORGET_MS = 10, 600000
+local function least_of(p, lane, tenant, now)
+  local usage = usage_of(p, lane, tenant)
+  if not usage or usage.calls < FEW_CALLS then return 0 end
+  return usage.fast * math.max(0, 1 - (now - usage.at) / FORGET_MS)
 end
 
 -- Returns the input and output tokens that a job draws: a minute's worth at most.

@@ -1,7 +1,7 @@
 -- Takes up to ARGV[2] due jobs of a pool, in turn over its lanes, each leased for ARGV[3] ms, as far as the limits of the
 -- lanes' deployments admit. KEYS: the pool's prefix. ARGV[4]: the payload arq reads for each. ARGV[5]: JSON of
 -- {lane or '*': [{key, weight, limit, mark}, ...]}. ARGV[6]: how many calls a tenant may have under way (0: any). Returns {{lane, id, key, input tokens, output tokens, the bucket's mark,
--- ...}, ms until something may be taken or false, {lane, id, ... of jobs that cannot meet their deadline}, {lanes where
+-- ...}, ms until something may be taken or false, {ids of jobs that cannot meet their deadline}, {lanes where
 -- jobs wait and every circuit is open}}.
 local PATIENCE_MS = 5000
 local SAFETY_MS = 1000
@@ -69,24 +69,17 @@ local function take(lane, id, bucket, job)
   left = left - 1
 end
 
--- Whether a call would take longer than is left to the job, going by the fastest calls of the lane.
-local function cannot_make_it(buckets, job)
-  if not job.deadline then return false end
-  local least = math.huge
-  for _, bucket in ipairs(buckets) do least = math.min(least, bucket.least or 0) end
-  return now + (least < math.huge and least or 0) >= job.deadline
-end
-
 -- Takes out of the waiting whoever cannot meet its deadline any more; it ends without having cost anything.
-local function give_up(lane, tenant, buckets)
+local function give_up(lane, tenant)
   local name = p .. 'deadlines:' .. lane .. ':' .. tenant
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', name, '-inf', now + NEAR_MS, 'LIMIT', 0, MOST_LATE)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', name, '-inf', now + least_of(p, lane, tenant, now), 'LIMIT', 0, MOST_LATE)) do
     local job = facts_of(p, lane, id)
     if not job then
       redis.call('ZREM', name, id)
-    elseif cannot_make_it(buckets, job) and leave(p, lane, job, id) == 1 then
-      late[#late + 1] = lane
+    elseif leave(p, lane, job, id) == 1 then
+      redis.call('HDEL', p .. 'facts:' .. lane, id)
       late[#late + 1] = id
+      stand(p, lane, tenant, tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0))
     end
   end
 end
@@ -137,6 +130,10 @@ end
 -- Returns the first job in turn that is admitted, going round larger ones for a while; else nil and the ms to wait.
 local function next_in_turn(lane, buckets)
   local late, holds, large = overdue(lane)
+  if late and large.deadline then
+    give_up(lane, large.tenant)
+    late, holds, large = overdue(lane)
+  end
   if late and room_of(large.tenant) > 0 then
     local bucket, wait = admit(buckets, large)
     return bucket and late or nil, large, bucket, wait
@@ -145,6 +142,7 @@ local function next_in_turn(lane, buckets)
   for place = 1, LOOK_TENANTS do
     local tenant = redis.call('ZRANGE', p .. 'turns:' .. lane, place - 1, place - 1)[1]
     if not tenant then break end
+    give_up(lane, tenant)
     for _, id in ipairs(room_of(tenant) > 0 and first_jobs(lane, tenant, LOOK_JOBS) or {}) do
       local job = known(lane, facts_of(p, lane, id))
       if not job then break end
@@ -168,9 +166,12 @@ local function take_run(lane, buckets, share)
   local tenant, rival = first[1], tonumber(first[4] or math.huge)
   local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0)
   local waiting = p .. 'waiting:' .. lane .. ':' .. tenant
-  give_up(lane, tenant, buckets)
+  give_up(lane, tenant)
   local ids = first_jobs(lane, tenant, math.min(share, LONGEST_RUN, room_of(tenant)))
-  if #ids == 0 then return 0 end
+  if #ids == 0 then
+    stand(p, lane, tenant, tag)
+    return 0
+  end
   local facts = redis.call('HMGET', p .. 'facts:' .. lane, unpack(ids))
   local gone, clock = {}, tag
   for index, id in ipairs(ids) do
@@ -224,10 +225,10 @@ local function buckets_of(lane)
   return buckets
 end
 
--- Whether there is nobody to call: each deployment's circuit is open, or its key was refused.
+-- Whether there is nobody to call: each deployment's circuit is open, its key was refused, or it rests for long.
 local function all_shut(buckets)
   for _, bucket in ipairs(buckets) do
-    if not bucket.open or bucket.open <= now then return false end
+    if (not bucket.open or bucket.open <= now) and bucket.rest <= now + LONG_REST_MS then return false end
   end
   return #buckets > 0
 end

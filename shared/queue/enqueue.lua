@@ -8,7 +8,8 @@ for _, new in ipairs(cjson.decode(ARGV[2])) do
   local lane, id, run_at, order, tenant = new[1], new[2], new[3], new[4], new[5]
   local queue, facts = p .. 'queue:' .. lane, p .. 'facts:' .. lane
   -- What a claim must know of the job: tokens in and out, weight, order, deadline, tenant.
-  if redis.call('HEXISTS', facts, id) == 0 then
+  local known = facts_of(p, lane, id)
+  if not known or not (redis.call('ZSCORE', queue, id) or redis.call('ZSCORE', p .. 'waiting:' .. lane .. ':' .. known.tenant, id)) then
     -- A second's slack: a clock that is a little ahead must not send a job round the timer.
     local later = run_at > now + 1000
     local held = string.format('%d:%d:%g:%d:%.0f:%s', new[6], new[7], new[8], order, new[9], tenant)

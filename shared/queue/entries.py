@@ -69,7 +69,12 @@ class Taken(NamedTuple):
     @property
     def unused(self) -> Spent:
         """What it drew, given back: no call was made."""
-        return Spent(self.key, (1, self.input_tokens, self.output_tokens))
+        return Spent(self.key, (1, self.input_tokens, self.output_tokens), at=self.at)
+
+    @property
+    def at(self) -> float:
+        """When it was drawn for, in ms by the queue's clock."""
+        return float(self.mark.partition(":")[0] or 0)
 
 
 class Move(NamedTuple):
@@ -82,10 +87,19 @@ class Move(NamedTuple):
 
     def row(self) -> tuple[str | int | float, ...]:
         """Return the move as the scripts read it."""
-        key, back, used, ms = self.spent
+        key, back, used, ms, at = self.spent
         due = -1 if self.due is None else int(self.due.timestamp() * 1000)
         deployment = "" if key is None else f"={key}"
-        return (self.lane, self.id.hex, due, deployment, *back, *(used or (-1, -1)), -1 if ms is None else round(ms, 1))
+        return (
+            self.lane,
+            self.id.hex,
+            due,
+            deployment,
+            *back,
+            *(used or (-1, -1)),
+            -1 if ms is None else round(ms, 1),
+            at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ local held = fields_of(name)
 if now - (held.refused or 0) > 1000 then
   -- The first refusal says only that it was too much: what the provider takes is found from what it took lately.
   local _, good = faded(held.bad, held.good, held.judged, now)
-  redis.call('HSET', name, 'factor', math.max(0.1, recovered(held.factor, held.refused, now) * 0.8), 'refused', now,
-    'ceiling', held.pace or 1e12, 'pace', math.max(1, 0.85 * (held.pace or math.max(FIRST_PACE, lately(good)))))
+  redis.call('HSET', name, 'refused', now, 'factor', math.max(0.1, recovered(held.factor, held.refused, now) * 0.8),
+    'ceiling', held.pace or 1e12, 'pace', math.max(1, 0.7 * (held.pace or math.max(FIRST_PACE, lately(good)))))
 end
 redis.call('HSET', name, 'rest', math.max(now + ARGV[4], held.rest or 0))
 keep(name)

@@ -22,6 +22,7 @@ for index = 3, #ARGV do
     local health = not bucket.open and 'closed' or bucket.open <= now and 'half_open' or held.why == 'errors' and 'open' or 'out'
     local shown = {key = one[1], health = health, resting = math.max(0, bucket.rest - now) / 1000, limits = {}, learned = {}, left = {}}
     for dimension, value in pairs(bucket.limit) do
+      value = bucket.rate[dimension] and bucket.rate[dimension] * 60000 or value
       if type(value) == 'number' then
         shown.limits[dimension] = value
         if one[3][dimension] ~= value then shown.learned[dimension] = value end

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from shared.limits import LIMIT_NAMES
 
+LONG_REST = 10.0
+"""The seconds of rest from which on a deployment is not waited for by who can go elsewhere."""
+
 Health = Literal["closed", "open", "half_open", "out"]
 """A circuit's state; `out` is a key that the provider refuses."""
 
@@ -44,15 +47,18 @@ class LaneState:
 
     @property
     def healthy(self) -> bool:
-        """Whether calls may go there: one deployment at least whose circuit is not open."""
-        return not self.deployments or any(one.health in ("closed", "half_open") for one in self.deployments)
+        """Whether calls may go there: to one deployment at least, whose circuit is not open, and that rests not long."""
+        return not self.deployments or any(
+            one.health in ("closed", "half_open") and one.resting < LONG_REST for one in self.deployments
+        )
 
     @property
     def eta(self) -> float | None:
         """Seconds until a job that comes now is taken; None where nothing moves."""
+        resting = min((one.resting for one in self.deployments), default=0.0)
         if not self.waiting:
-            return 0.0
-        return self.waiting / self.pace if self.pace else None
+            return resting
+        return resting + self.waiting / self.pace if self.pace else None
 
 
 def lane_state(found: Sequence[Any]) -> LaneState:

@@ -8,7 +8,7 @@ for part in ARGV[4]:gmatch('[^:]+') do marked[#marked + 1] = tonumber(part) end
 local at, under_way = marked[1], marked[2]
 for index, dimension in ipairs(DIMENSIONS) do mark[dimension] = marked[index + 2] end
 local held = fields_of(name)
-local fields = {}
+local fields = {'told', now}
 for dimension, said in pairs(cjson.decode(ARGV[5])) do
   local a_minute, left, burst = said[1], said[2], said[3]
   fields[#fields + 1] = 'L' .. dimension
@@ -23,7 +23,10 @@ for dimension, said in pairs(cjson.decode(ARGV[5])) do
     -- calls that were under way may have arrived after this one.
     local since = left - ((held['n' .. dimension] or 0) - mark[dimension])
     local level = math.min(held[dimension], since + math.max(0, now - at) * a_minute / 60000)
-    if dimension == 'r' then level = math.max(level, math.min(since - under_way, a_minute * BELIEVED)) end
+    if dimension == 'r' then
+      -- By halves: another gateway may be told the same just now.
+      level = math.max(level, level + (math.min(since - under_way, a_minute * BELIEVED) - level) / 2)
+    end
     if level ~= held[dimension] then
       fields[#fields + 1] = dimension
       fields[#fields + 1] = level

@@ -20,7 +20,7 @@ local function parsed(held)
   if not held then return nil end
   local input, output, weight, order, deadline, tenant = held:match('^(%d+):(%d+):([^:]+):(-?%d+):(%d+):(.*)$')
   return {input = tonumber(input), output = tonumber(output), weight = tonumber(weight), order = tonumber(order),
-    deadline = deadline ~= '0' and tonumber(deadline) or nil, tenant = tenant}
+    deadline = tonumber(deadline) > 1e12 and tonumber(deadline) or nil, tenant = tenant}
 end
 
 local function facts_of(p, lane, id) return parsed(redis.call('HGET', p .. 'facts:' .. lane, id)) end
@@ -64,6 +64,7 @@ local function wait_turn(p, lane, id, job)
     if weight >= URGENT then stand(p, lane, tenant, tonumber(tag)) end
     return
   end
+  redis.call('PERSIST', p .. 'clock:' .. lane)
   local past = redis.call('ZSCORE', p .. 'past:' .. lane, tenant)
   if past then redis.call('ZREM', p .. 'past:' .. lane, tenant) end
   stand(p, lane, tenant, math.max(tonumber(redis.call('GET', p .. 'clock:' .. lane) or 0), tonumber(past or 0)))

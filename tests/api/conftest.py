@@ -4,7 +4,7 @@ A test keeps to jobs or tenants of its own.
 """
 
 import asyncio
-import itertools
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,27 +50,55 @@ async def nothing_stored(api: Gateway) -> AsyncIterator[None]:
 
 @dataclass(frozen=True)
 class Tenant:
-    """One who asks; nobody else has used this name."""
+    """One who asks, with the bootstrap key; nobody else has used this name."""
 
     api: Gateway
     name: str
+    id: str = ""
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Mapping[str, str]]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.api.ask(method, path, body, headers={"X-Sluice-Tenant": self.name, **named})
 
 
-_numbers = itertools.count(1)
+async def new_tenant(api: Gateway, name: str = "") -> Tenant:
+    name = name or f"tenant-{secrets.token_hex(4)}"
+    status, made, _ = await api.ask("POST", "/v1/admin/tenants", {"name": name})
+    assert status == 200, made
+    return Tenant(api, name, made["id"])
+
+
+@dataclass(frozen=True)
+class Key:
+    """One who asks with a key of a tenant's own."""
+
+    api: Gateway
+    id: str
+    secret: str
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, door: Gateway | None = None, **headers: str
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await (door or self.api).ask(
+            method, path, body, headers={"Authorization": f"Bearer {self.secret}", **named}
+        )
+
+
+async def new_key(tenant: Tenant, **fields: Any) -> Key:
+    status, made, _ = await tenant.ask("POST", "/v1/admin/keys", {"name": "k", **fields})
+    assert status == 200, made
+    return Key(tenant.api, made["id"], made["key"])
 
 
 @pytest.fixture
-def tenant(api: Gateway) -> Tenant:
-    return Tenant(api, f"tenant-{next(_numbers)}")
+async def tenant(api: Gateway) -> Tenant:
+    return await new_tenant(api)
 
 
 @pytest.fixture
-def neighbour(api: Gateway) -> Tenant:
-    return Tenant(api, f"tenant-{next(_numbers)}")
+async def neighbour(api: Gateway) -> Tenant:
+    return await new_tenant(api)
 
 
 async def rows(api: Gateway) -> dict[str, int]:

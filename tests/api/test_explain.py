@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from shared import queue
-from tests.api.conftest import Tenant, fetch_row, rows
+from tests.api.conftest import Tenant, fetch_row, new_tenant, rows
 from tests.gateway import Gateway, gateway, line, until
 
 CONFIG = """
@@ -43,9 +43,9 @@ async def door(
         yield running
 
 
-@pytest.fixture
-def caller(door: Gateway) -> Tenant:
-    return Tenant(door, "explainer")
+@pytest.fixture(scope="module")
+async def caller(door: Gateway) -> Tenant:
+    return await new_tenant(door, "explainer")
 
 
 async def explained(caller: Tenant, model: str, **options: Any) -> Any:

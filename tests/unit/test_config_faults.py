@@ -69,7 +69,7 @@ limits: {}
         "sluice.yaml:19: webhooks.allow_http: is there twice",
         "sluice.yaml:20: webhooks.allow_private_networks[0]: has bits set behind its prefix; did you mean 10.0.0.0/8?",
         "sluice.yaml:20: webhooks.allow_private_networks[1]: must be a network such as 10.0.0.0/8 or fd00::/8",
-        "sluice.yaml:21: limits: is not a key here; there are: providers, models, webhooks",
+        "sluice.yaml:21: limits: is not a key here; there are: providers, models, webhooks, tenants",
     ]
 
 

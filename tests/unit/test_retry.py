@@ -24,7 +24,8 @@ NOW = datetime(2026, 11, 21, 5, 0, 0, tzinfo=UTC)
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after-ms": "x", "retry-after": "2"}, 2.0),
-        ({"retry-after": "inf"}, LONGEST_RETRY_AFTER),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "1e9"}, LONGEST_RETRY_AFTER),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:

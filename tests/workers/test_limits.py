@@ -4,56 +4,21 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 
-from shared import ids, queue
 from shared.limits import Spent
-from shared.queue import Queue
-from shared.queue.entries import Entry, Move, Taken
+from shared.queue.entries import Move, Taken
 from shared.routing import Target
-
-START = 1_800_000_000_000.0
-
-
-class Lane:
-    """One lane of one provider, and a clock in ms."""
-
-    def __init__(self, redis: Redis) -> None:
-        self.now = START
-        self.queue = Queue(redis, clock=lambda: self.now)
-
-    async def put(
-        self, number: int = 1, *, tenant: str = "t", tokens: tuple[int, int] = (0, 0), **options: Any
-    ) -> list[UUID]:
-        at = datetime.fromtimestamp(self.now / 1000, UTC)
-        made = [
-            Entry(ids.new_id(), Target("p", "m"), options.get("priority", "standard"), at, tenant, *tokens)
-            for _ in range(number)
-        ]
-        await self.queue.enqueue(made)
-        return [one.id for one in made]
-
-    async def claim(self, limits: dict[str, float] | list[Any], most: int = 1_000) -> tuple[list[Taken], float | None]:
-        deployments = limits if isinstance(limits, list) else [("k", 1, limits)]
-        found = await self.queue.claim("p", most=most, lease=60, payload=b"{}", limits=orjson.dumps({"*": deployments}))
-        return found.taken, found.next_ms
-
-    async def done(self, taken: list[Taken], left: tuple[int, int] = (0, 0)) -> None:
-        moves = [Move(one.lane, one.id, None, Spent(one.key, (0, *left))) for one in taken]
-        await self.queue.move("p", moves)
+from tests.workers.lanes import START, Lane, lane_at
 
 
 @pytest.fixture
 async def lane(redis: str) -> AsyncIterator[Lane]:
-    client = queue.connect(redis)
-    yield Lane(client)
-    await client.aclose(close_connection_pool=True)
+    async with lane_at(redis) as found:
+        yield found
 
 
 async def run(lane: Lane, limits: dict[str, float], *, until_ms: float) -> list[tuple[float, Taken]]:

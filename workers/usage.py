@@ -1,0 +1,75 @@
+"""What a call used and what that cost, estimated where the provider did not say."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import structlog
+
+from shared import ids, pricing, tokens
+from shared.config import Provider
+from shared.db.claims import Claim
+from shared.errors import ErrorKind, ProviderError
+from shared.providers import Completion, Usage
+from workers.call import Answered
+
+log = structlog.get_logger(__name__)
+
+# Failures after which the provider may have charged although no usage came back.
+_PERHAPS_CHARGED = frozenset(
+    {ErrorKind.TIMEOUT, ErrorKind.CONNECTION, ErrorKind.INVALID_RESPONSE, ErrorKind.RESPONSE_TOO_LARGE}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What was used, None where nothing was charged, and its cost, None where the price is unknown."""
+
+    usage: Usage | None = None
+    cost_nanos: int | None = None
+
+
+async def used_by(claim: Claim, provider: Provider, answered: Answered) -> Used:
+    """Return what a call used. What it cost may be unknown; that it was answered is not: this raises nothing."""
+    usage = None
+    try:
+        usage = await _usage(claim, answered) if answered.sent else None
+        tier = answered.outcome.service_tier if isinstance(answered.outcome, Completion) else None
+        return Used(usage, None if usage is None else cost_of(provider, claim.upstream_model, usage, tier))
+    except Exception:
+        log.exception("job.not_priced", job=ids.show("job", claim.id), attempt=claim.attempt)
+        return Used(usage)
+
+
+def together(used: Sequence[Used]) -> Used:
+    """Return what several calls used together: an estimate where one is, at an unknown cost where one's is."""
+    if len(used) == 1:
+        return used[0]
+    charged = [(one.usage, one.cost_nanos) for one in used if one.usage is not None]
+    if not charged:
+        return Used()
+    usages, costs = [usage for usage, _ in charged], [cost for _, cost in charged if cost is not None]
+    counts = {one.name: sum(getattr(usage, one.name) for usage in usages) for one in fields(Usage)}
+    usage = Usage(**{**counts, "estimated": bool(counts["estimated"])})
+    return Used(usage, sum(costs) if len(costs) == len(charged) else None)
+
+
+def cost_of(provider: Provider, model: str, usage: Usage, tier: str | None) -> int | None:
+    """Return what a usage of a provider's model costs in nano-dollars, None where its price is unknown."""
+    price = provider.models[model].price if model in provider.models else None
+    return pricing.cost_nanos(provider.kind, model, usage, price=price, listed=provider.at_vendor, service_tier=tier)
+
+
+async def _usage(claim: Claim, answered: Answered) -> Usage | None:
+    """Return what the call used, estimated where the provider did not say; None where it charged nothing."""
+    match answered.outcome:
+        case Completion(usage=usage) if not usage.estimated:
+            return usage
+        case Completion(body=body):
+            asked, answer = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model), len(body) // 4
+            return Usage(input=asked, output=answer, estimated=True)
+        case ProviderError(kind=kind) if kind not in _PERHAPS_CHARGED and not answered.chunks:
+            return None
+        case _:
+            asked = await asyncio.to_thread(tokens.estimate, claim.body, claim.upstream_model)
+            return Usage(input=asked, output=answered.chunks, estimated=True)  # a chunk is about a token
