@@ -1,4 +1,4 @@
-"""How far `queue.eta_seconds` of waiting jobs is from the time they then wait: two tenants in one lane, priorities mixed."""
+"""How far `queue.eta_seconds` of waiting jobs is from how long they then wait: two tenants, two priorities."""
 
 import asyncio
 import random

@@ -47,7 +47,7 @@ class LaneState:
 
     @property
     def healthy(self) -> bool:
-        """Whether calls may go there: to one deployment at least, whose circuit is not open, and that rests not long."""
+        """Whether calls may go there: one deployment at least has no open circuit and does not rest for long."""
         return not self.deployments or any(
             one.health in ("closed", "half_open") and one.resting < LONG_REST for one in self.deployments
         )
