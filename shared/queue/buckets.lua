@@ -81,6 +81,7 @@ local function read_bucket(p, lane, key, stated, now, mark)
       local level = held[dimension] or 0
       -- What came back stays, but for more than a minute's worth.
       level = math.min(a_minute, math.max(level, math.min(most, level + passed * rate)))
+      if dimension == 'r' and stated.burst then level = math.min(level, stated.burst) end
       -- However much a call is said to have used, a minute pays for it.
       bucket.level[dimension] = math.max(-a_minute, level)
       bucket.all[dimension] = held['n' .. dimension] or 0

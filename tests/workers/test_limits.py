@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.allowance import Allowance
 from shared.limits import Spent
 from shared.queue.entries import Move, Taken
 from shared.routing import Target
@@ -228,3 +229,14 @@ async def test_a_tenant_has_no_more_calls_under_way_than_it_may_and_holds_up_nob
     freed = (await lane.queue.claim("p", most=100, lease=60, payload=b"{}", in_flight=4)).taken
     assert Counter(one.id in mine for one in freed) == {True: 3, False: 4}
     assert await lane.queue.waiting("x", ["p"]) == 50 - 4 - 1 - 3 + 3
+
+
+async def test_a_burst_that_is_configured_is_not_exceeded_whatever_a_provider_says_is_left(lane: Lane) -> None:
+    await lane.put(300)
+    limits = {"r": 3_000, "burst": 10}
+    await lane.claim(limits)
+    lane.now += 1_000
+    [first, *_], _ = await lane.claim(limits, most=1)
+    await lane.queue.told(first, "p", {"r": Allowance(3_000, 2_000, 3_000)})
+    taken, _ = await lane.claim(limits)
+    assert len(taken) <= 10
