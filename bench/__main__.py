@@ -16,11 +16,13 @@ from bench import (
     inline,
     memory,
     outage,
+    overspend,
     pace,
     pickup,
     synchronous,
     token_pace,
     unknown_pace,
+    usage,
 )
 from bench.figures import Figure
 from shared.embedded import postgres, redis
@@ -37,9 +39,11 @@ BENCHMARKS = {
     "token_pace": token_pace,
     "unknown_pace": unknown_pace,
     "outage": outage,
+    "overspend": overspend,
     "eta": eta,
     "fairness": fairness,
     "backlog": backlog,
+    "usage": usage,
 }
 
 

@@ -1,6 +1,7 @@
 """`python -m gateway_api`: one front-door process."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ async def serve(chosen: Settings) -> None:
         shutdown_timeout=chosen.shutdown_grace,
     )
     await runner.setup()
+    gc.freeze()  # what is loaded by now stays: the collector need not look through it again and again
     site = web.TCPSite(runner, chosen.host, chosen.port, backlog=1024)
     await site.start()
     structlog.get_logger(__name__).info("api.started", host=chosen.host, port=runner.addresses[0][1])

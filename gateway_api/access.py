@@ -10,6 +10,7 @@ from uuid import UUID
 
 from aiohttp import web
 
+from gateway_api.caller_limits import UNLIMITED, AtDoor
 from shared import ids
 from shared.db.tenants import DEFAULT
 from shared.errors import ApiError, Fault
@@ -35,6 +36,7 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/jobs/{id}/cancel": "submit",
     "POST /v1/jobs/{id}/retry": "submit",
     "POST /v1/routes/explain": "read",
+    "POST /v1/estimate": "read",
     "POST /v1/batches": "submit",
     "GET /v1/batches": "read",
     "GET /v1/batches/{id}": "read",
@@ -46,7 +48,9 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/responses": "submit",
     "GET /v1/models": "a key",
     "GET /v1/models/{model}": "a key",
+    "GET /v1/usage": "read",
     "GET /v1/webhook_signing_secret": "webhooks",
+    "GET /v1/admin/usage/upstream": "admin",
     "GET /v1/admin/deployments": "bootstrap",
     "POST /v1/admin/tenants": "bootstrap",
     "GET /v1/admin/tenants": "admin",
@@ -64,6 +68,17 @@ NEEDS: Mapping[str, Need] = {
     "PATCH /v1/admin/keys/{id}": "admin",
     "DELETE /v1/admin/keys/{id}": "admin",
     "POST /v1/admin/keys/{id}/rotate": "admin",
+    "POST /v1/admin/budgets": "admin",
+    "GET /v1/admin/budgets": "admin",
+    "GET /v1/admin/budgets/{id}": "admin",
+    "PATCH /v1/admin/budgets/{id}": "admin",
+    "DELETE /v1/admin/budgets/{id}": "admin",
+    "POST /v1/admin/limits": "admin",
+    "GET /v1/admin/limits": "admin",
+    "GET /v1/admin/limits/{id}": "admin",
+    "PATCH /v1/admin/limits/{id}": "admin",
+    "DELETE /v1/admin/limits/{id}": "admin",
+    "GET /v1/admin/alerts": "admin",
     "GET /v1/admin/audit": "admin",
     "GET /v1/admin/audit/{id}": "admin",
 }
@@ -75,7 +90,7 @@ class Caller:
     """Who asks, and where: a key in its tenant, or the bootstrap key (`key_id` is None) in the tenant it named.
 
     `everywhere`: it is the bootstrap key and named no tenant, so that it sees all of them where it administers.
-    `models` of None are all.
+    `models` of None are all; `limits` are the key's own.
     """
 
     tenant: str
@@ -86,6 +101,7 @@ class Caller:
     scopes: frozenset[str] = frozenset(SCOPES)
     models: frozenset[str] | None = None
     everywhere: bool = False
+    limits: AtDoor = UNLIMITED
 
     @property
     def actor(self) -> str:
@@ -133,11 +149,15 @@ def needed(request: web.Request) -> Need | None:
 def check(need: Need | None, caller: Caller) -> None:
     """Raise ApiError 403 where a caller may not do what needs this; the message names the missing scope."""
     if need == "bootstrap":
-        if caller.key_id is not None:
-            raise ApiError(
-                403, "Only the bootstrap admin key may do this.", type="permission_error", code="bootstrap_required"
-            )
+        check_bootstrap(caller, "do this")
     elif need not in ("a key", None) and need not in caller.scopes:
         raise ApiError(
             403, f"This key lacks the scope `{need}`.", type="permission_error", code="scope_not_allowed", param=need
         )
+
+
+def check_bootstrap(caller: Caller, what: str) -> None:
+    """Raise ApiError 403 for a caller who is not the bootstrap key; `what` only that key may."""
+    if caller.key_id is not None:
+        message = f"Only the bootstrap admin key may {what}."
+        raise ApiError(403, message, type="permission_error", code="bootstrap_required")

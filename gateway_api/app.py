@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from gateway_api import admission
 from gateway_api.auth import Callers
+from gateway_api.funds import Funds
 from gateway_api.lanes import Lanes
 from gateway_api.middleware import guard
 from gateway_api.queue_room import QueueRoom
@@ -19,6 +21,7 @@ from shared.config import Config
 from shared.db import engine as db
 from shared.errors import ConfigError
 from shared.queue import Queue
+from shared.rates import Rates
 from shared.settings import Settings
 
 
@@ -32,11 +35,16 @@ def create(settings: Settings, config: Config) -> web.Application:
     redis = queue.connect(settings.redis_url)
     line = Queue(redis)
     waiters, lanes = Waiters(line), Lanes(line, config)
-    submitter = Submitter(engine, line, QueueRoom(line, config))
+    submitter, room = Submitter(engine, line), QueueRoom(line, config)
+    router = Router(config, lanes)
     callers = Callers(settings.admin_key.get_secret_value(), engine, line)
     app = web.Application(middlewares=[guard(callers)], client_max_size=settings.max_body_bytes)
-    app[STATE] = State(settings, config, lanes, Router(config, lanes), engine, line, submitter, waiters, callers)
+    app[STATE] = State(
+        settings, config, lanes, router, engine, line, submitter, waiters, callers, Rates(redis), room,
+        Funds(engine, router, submitter),
+    )  # fmt: skip
     app.add_routes(ROUTES)
+    app.on_response_prepare.append(admission.show)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
         await asyncio.to_thread(catalog.names, "openai")  # read once, here and not while a request waits

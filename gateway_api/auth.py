@@ -20,8 +20,9 @@ import structlog
 from aiohttp import web
 
 from gateway_api.access import BOOTSTRAP, Caller
+from gateway_api.caller_limits import AtDoor, TenantLimits, by_tenant
 from shared.cancellation import heed
-from shared.db import api_keys, tenants
+from shared.db import api_keys, rate_limits, tenants
 from shared.db import engine as db
 from shared.db.api_keys import KeyRow
 from shared.errors import ApiError, Unavailable
@@ -79,8 +80,10 @@ class Callers:
         self._known: _Recent[tuple[Caller, float]] = _Recent()
         self._refused: _Recent[tuple[str, float]] = _Recent()
         self._tenants: _Recent[Caller] = _Recent()
+        self._limits: _Recent[TenantLimits] = _Recent()
         self._changes = 0
         self._lookups: GroupCommit[bytes, KeyRow | None] = GroupCommit(self._look_up, most=500, waiting=2_000)
+        self._limited: GroupCommit[str, TenantLimits] = GroupCommit(self._look_up_limits, most=500, waiting=10_000)
 
     async def of(self, request: web.Request) -> Caller:
         """Return who asks. Raises ApiError: 401; 400, 403, 404 for the tenant it names; 503, Postgres being away."""
@@ -162,10 +165,28 @@ class Callers:
                 self._tenants.put(named, caller)
         return caller
 
+    async def limits_of(self, tenant: str) -> TenantLimits:
+        """Return what a tenant limits besides its keys. Raises ApiError 503, Postgres being away."""
+        found = self._limits.get(tenant)
+        if found is None:
+            changes = self._changes
+            try:
+                found = await self._limited.add(tenant)
+            except Full:
+                raise Unavailable("the front door has as many limits to look up as it may hold") from None
+            if changes == self._changes:
+                self._limits.put(tenant, found)
+        return found
+
+    async def _look_up_limits(self, wanted: Sequence[str]) -> list[TenantLimits]:
+        rows = await db.run(self._engine, lambda connection: rate_limits.of(connection, wanted), alone=True)
+        found = by_tenant(wanted, rows)
+        return [found[tenant] for tenant in wanted]
+
     def forget(self) -> None:
         """Look everything up again."""
         self._changes += 1
-        for kept in (self._known, self._refused, self._tenants):
+        for kept in (self._known, self._refused, self._tenants, self._limits):
             kept.clear()
 
     async def changed(self) -> None:
@@ -198,7 +219,7 @@ class Callers:
         seen: int | None = None
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if not (self._known or self._refused or self._tenants):
+            if not (self._known or self._refused or self._tenants or self._limits):
                 continue
             try:
                 version = await db.run(self._engine, api_keys.version, alone=True)
@@ -244,6 +265,7 @@ def _caller(row: KeyRow) -> Caller:
         row.role,
         frozenset(row.scopes),
         None if row.models is None else frozenset(row.models),
+        limits=AtDoor.of_key(row.limits),
     )
 
 

@@ -8,20 +8,22 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from gateway_api import reading
+from gateway_api import admission, reading
 from gateway_api.access import Caller
 from gateway_api.answers import as_json, page
 from gateway_api.state import CALLER, STATE, TENANT, State
 from gateway_api.submit import IdempotencyKey, reused
 from shared import ids, public
 from shared.commit import commit
-from shared.db import batches, idempotency, jobs
+from shared.db import batches, budgets, idempotency, jobs
 from shared.db import engine as db
 from shared.db.batches import BatchRow
+from shared.db.budgets import NewBudget
 from shared.db.idempotency import Reserved
 from shared.db.jobs import NewJob
 from shared.db.transitions import ended_queued
 from shared.errors import ApiError, Fault
+from shared.pricing import NANOS
 from shared.queue import CANCEL, RedisAway
 from shared.schemas import MOST_FAULTS, BatchRequest, faults_of
 
@@ -48,7 +50,8 @@ async def create(request: web.Request) -> web.Response:
     id_ = ids.new_id()
     new = await _lines(asked, state, request[CALLER], id_)
     await state.submitter.check_redis()
-    await state.submitter.room.take(tenant, len(new))
+    await admission.admit(request, new, key)
+    new = await state.funds.cover(new, key, whole=asked.max_cost_usd)
     row, replayed = await db.run(state.engine, lambda connection: _store(connection, tenant, id_, asked, new, key))
     if replayed:
         return as_json(public.batch(row), status=202, headers={"Idempotent-Replayed": "true"})
@@ -104,6 +107,10 @@ async def _store(
             if first is None:
                 raise ApiError(410, "The batch of this Idempotency-Key is no longer kept.", code="batch_not_found")
             return first, True
+    if asked.max_cost_usd is not None:
+        most = int(asked.max_cost_usd * NANOS)
+        own = NewBudget(tenant_id=tenant, limit_nanos=most, period="total", batch_id=id_, thresholds=())
+        await budgets.insert(connection, own)
     row = await batches.insert(
         connection,
         id_,

@@ -1,8 +1,7 @@
-"""Is the process alive, can it serve, and what a browser sees at `/`."""
+"""Is the process alive, can it serve."""
 
 import asyncio
 from collections.abc import Awaitable
-from html import escape
 
 from aiohttp import web
 
@@ -40,17 +39,3 @@ async def _answers(check: Awaitable[object]) -> bool:
     except (Unavailable, TimeoutError, *RedisAway):
         return False
     return True
-
-
-async def index(request: web.Request) -> web.Response:
-    """`GET /`: where a person who opens the address finds out what this is."""
-    config = request.app[STATE].config
-    providers = "".join(f"<li>{escape(name)} ({escape(one.kind)})</li>" for name, one in config.providers.items())
-    return web.Response(text=_PAGE.format(providers=providers), content_type="text/html")
-
-
-_PAGE = """<!doctype html><meta charset="utf-8"><title>Sluice</title>
-<style>body{{font:16px/1.5 system-ui;max-width:40em;margin:4em auto;padding:0 1em}}code{{background:#eee}}</style>
-<h1>Sluice</h1><p>The gateway is running. Submit with <code>POST /v1/jobs</code> or <code>sluice submit</code>, look at
-<code>GET /v1/jobs</code> or <code>sluice jobs list</code>.</p><h2>Providers</h2><ul>{providers}</ul>
-<p><a href="/readyz">readiness</a></p>"""

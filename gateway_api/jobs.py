@@ -11,7 +11,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from gateway_api import reading
+from gateway_api import admission, reading
 from gateway_api.answers import as_json, page
 from gateway_api.state import CALLER, STATE, TENANT, State
 from gateway_api.submit import Accepted
@@ -44,6 +44,8 @@ async def create(request: web.Request) -> web.Response:
     if isinstance(new, list):
         raise reading.refusal(new)
     seconds = reading.wait_seconds(request)
+    await admission.admit(request, [new], key)
+    [new] = await state.funds.cover([new], key)
     return await accepted(state, new, await state.submitter.submit(new, key), seconds=seconds, dropped=dropped)
 
 
@@ -81,9 +83,12 @@ async def retrieve(request: web.Request) -> web.Response:
 
 
 async def _place(state: State, row: JobRow) -> dict[str, Any] | None:
-    """Return where a queued job stands; None for one that does not wait in its lane, or while Redis is away."""
+    """Return where a queued job stands, or when it will; None for one that is not queued, or while Redis is away."""
     if row.status != Status.QUEUED or row.provider not in state.config.providers:
         return None
+    later = (row.run_at - datetime.now(UTC)).total_seconds()
+    if later > 0:
+        return {"position": None, "eta_seconds": round(later, 1)}
     with suppress(*RedisAway):
         target = Target(row.provider, row.upstream_model)
         limits = deployments_json(state.config.providers[row.provider])
@@ -158,6 +163,7 @@ async def retry(request: web.Request) -> web.Response:
         raise reading.not_found("job", request.match_info["id"])
     if not request[CALLER].may_use(row.model):
         raise reading.refusal([Fault("", f"this key may not use the model {row.model!r}", "model_not_allowed")])
+    await admission.admit_again(request, 1)
     restarted = await _restart(state, tenant, [id_])
     row = await _ended(state, tenant, id_, 0) or row
     if not restarted:
@@ -174,7 +180,9 @@ async def retry_many(request: web.Request) -> web.Response:
         found = await jobs.restartable(connection, tenant, wanted, limit=MOST_RESTARTED)
     restarted = 0
     for start in range(0, len(found), 500):
-        restarted += len(await _restart(state, tenant, list(found[start : start + 500])))
+        wanted_ids = list(found[start : start + 500])
+        await admission.admit_again(request, len(wanted_ids))
+        restarted += len(await _restart(state, tenant, wanted_ids))
     return as_json({"object": "job.retry", "retried": restarted, "has_more": len(found) == MOST_RESTARTED}, status=202)
 
 
@@ -211,7 +219,6 @@ async def _ended(state: State, tenant: str, id_: UUID, seconds: float) -> JobRow
 
 
 async def _restart(state: State, tenant: str, wanted: list[UUID]) -> list[UUID]:
-    await state.submitter.room.take(tenant, len(wanted))
     rows = await db.run(state.engine, lambda connection: jobs.restart(connection, tenant, wanted))
     try:
         await state.queue.enqueue(Entry.of(row) for row in rows)

@@ -20,9 +20,17 @@ from shared.choice import Choice
 from shared.config import Config
 from shared.db.jobs import NewJob
 from shared.errors import ApiError, Fault
-from shared.schemas import DEFAULT_ROUTE, MOST_FAULTS, JobRequest, body_faults, faults_of, null_characters
+from shared.pricing import NANOS
+from shared.schemas import (
+    DEFAULT_ROUTE,
+    MOST_FAULTS,
+    JobRequest,
+    allowed_output,
+    body_faults,
+    faults_of,
+    null_characters,
+)
 
-MOST_TOKENS = 10**9
 READ_SECONDS = 60
 LONGEST_WAIT = 60
 LONGEST_USER = 256
@@ -97,6 +105,7 @@ def new_job(
     if isinstance(found, list):
         return [replace(fault, param=f"{prefix}.{fault.param}".strip(".")) for fault in found]
     options, asked, target, route = found.options, found.asked, found.choice.target, found.choice.route
+    metadata = options.metadata
     return NewJob(
         id=asked.id,
         tenant_id=caller.tenant,
@@ -110,7 +119,7 @@ def new_job(
         created_at=now,
         run_at=max(options.run_at or now, now),  # a time in the past is no way to the head of the queue
         deadline=options.deadline,
-        metadata=options.metadata,
+        metadata=metadata,
         webhook=options.webhook.model_dump() if options.webhook else None,
         body=found.body,
         input_estimate=asked.input,
@@ -119,6 +128,8 @@ def new_job(
         key_id=caller.key_id,
         team_id=caller.team_id,
         end_user=_end_user(asked.body),
+        max_cost_nanos=None if options.max_cost_usd is None else int(options.max_cost_usd * NANOS),
+        tags=[f"{name}={metadata[name]}" for name in router.config.usage.tags if name in metadata] or None,
     )
 
 
@@ -147,7 +158,7 @@ def read_job(
                 faults.append(Fault("body", str(error)))
             if not found:
                 metadata = options.metadata if options else _strings(value.get("metadata"))
-                size, output = len(raw) // BYTES_PER_TOKEN, _allowed_output(body)
+                size, output = len(raw) // BYTES_PER_TOKEN, allowed_output(url, body)
                 asked = Asked(ids.new_id(), url, body, size, output, metadata, preferred)
                 chosen = choose(asked)
                 if isinstance(chosen, Choice):
@@ -197,14 +208,6 @@ def _webhook_faults(webhook: object, config: Config) -> list[Fault]:
     return [Fault("webhook.url", wrong)] if wrong else []
 
 
-def _allowed_output(body: dict[str, Any]) -> int:
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        value = body.get(name)
-        if isinstance(value, int) and 0 < value <= MOST_TOKENS:
-            return value
-    return 0
-
-
 def drop_unsupported(value: dict[str, Any], router: Router) -> list[str]:
     """Take out of a job's request what its vendor cannot do, where its body says `drop_unsupported`; return the names.
 
@@ -227,11 +230,6 @@ def drop_unsupported(value: dict[str, Any], router: Router) -> list[str]:
 def dropped_header(dropped: Sequence[str]) -> dict[str, str]:
     """Return the header that names what was dropped."""
     return {"x-sluice-dropped": ", ".join(dropped)} if dropped else {}
-
-
-def of_body(fault: Fault) -> Fault:
-    """Return a fault of a job's body as one of a request that is this body."""
-    return replace(fault, param=fault.param.removeprefix("body."))
 
 
 def idempotency_key(request: web.Request, raw: bytes) -> IdempotencyKey | None:

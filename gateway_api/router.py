@@ -10,19 +10,17 @@ from typing import Any
 from uuid import UUID
 
 from gateway_api.lanes import Lanes
-from shared import catalog, routing
+from shared import routing
 from shared.candidates import ANY, LENIENCE, Candidate, Preferences, Wanted
 from shared.catalog import Capabilities
 from shared.choice import Choice, Group, Groups, Strategy, choose
-from shared.config import Config, Provider, capabilities_of
+from shared.config import Config, Provider, capabilities_of, cost_of
 from shared.config_models import ListedTarget
 from shared.errors import Fault
-from shared.pricing import cost_nanos
-from shared.providers import Call, Usage
+from shared.fitness import unfit
+from shared.providers import Usage
 from shared.queue.survey import LaneState
 from shared.routing import Target
-from shared.schemas import ROUTES
-from shared.serving import serving
 
 BYTES_PER_TOKEN = 4
 USUAL_OUTPUT = 500
@@ -64,20 +62,14 @@ class _Option:
         able = self.able or Capabilities()
         return sum((able.tools is True, able.json_schema is True, able.reasoning is True, len(able.input or ())))
 
-    @cached_property
-    def at_vendor(self) -> bool:
-        return self.provider.at_vendor
-
-    @cached_property
+    @property
     def prices(self) -> tuple[float | None, float | None]:
         """USD per million tokens of input and output, from a thousand of each: more may be at another price."""
         each = (self.cost(Usage(input=1000)), self.cost(Usage(output=1000)))
         return each[0] and each[0] / 1e6, each[1] and each[1] / 1e6
 
     def cost(self, usage: Usage) -> int | None:
-        model = self.target.model
-        configured = self.provider.models[model].price if model in self.provider.models else None
-        return cost_nanos(self.provider.kind, model, usage, price=configured, listed=self.at_vendor)
+        return cost_of(self.provider, self.target.model, usage)
 
 
 _Options = tuple[Strategy, list[_Option]]
@@ -112,7 +104,7 @@ class Router:
         if asked.preferences is ANY and (model is None or model.lone):
             target = routing.resolve(name, self.config.providers, self.config.models)
             assert target is not None
-            faults = _unsupported(self.config.providers[target.provider], target, asked.url, asked.body)
+            faults = unfit(self.config.providers[target.provider], target.model, asked.url, asked.body)
             return faults or Choice(target)
         choice = self.chosen(asked, None)
         if isinstance(choice, Choice) and model is not None:
@@ -156,7 +148,7 @@ class Router:
     def unsupported(self, url: str, body: dict[str, Any]) -> list[Fault]:
         """Return what the first of a served model's own targets cannot do, nothing where another can do it all."""
         _, options = self._plan(body["model"]).own
-        found = [_unsupported(one.provider, one.target, url, body) for one in options]
+        found = [unfit(one.provider, one.target.model, url, body) for one in options]
         return found[0] if all(found) else []
 
     def _plan(self, name: str) -> _Plan:
@@ -195,7 +187,7 @@ class Router:
             weight=option.listed.weight,
             canary=option.listed.canary,
             when=option.listed.when,
-            faults=_unsupported(option.provider, option.target, asked.url, asked.body, option.able),
+            faults=unfit(option.provider, option.target.model, asked.url, asked.body, option.able),
             window=able.context_window,
             most_output=able.max_output,
             abilities=option.abilities,
@@ -203,19 +195,6 @@ class Router:
             prices=option.prices if asked.preferences.max_price else (None, None),
             lane=self._lanes.of(option.target) if standing is None else standing.get(option.target),
         )
-
-
-def _unsupported(
-    provider: Provider, target: Target, url: str, body: dict[str, Any], able: Capabilities | None = None
-) -> list[Fault]:
-    """Return what a target cannot do of what is asked; `able` spares looking up what is known of it."""
-    if url not in ROUTES:
-        return []
-    faults = serving(provider.kind, url).faults(Call(url, body, "", target.model))
-    needed = [] if faults else catalog.needs(body)
-    if needed and (known := able or capabilities_of(provider, target.model)):
-        faults = catalog.lacking(known, needed)
-    return faults
 
 
 def _usage(asked: Asked) -> Usage:

@@ -2,11 +2,24 @@
 
 from aiohttp import web
 
-from gateway_api import batches, deployments, events, explain, health, jobs, models, synchronous, webhooks
-from gateway_api.admin import audit, keys, teams, tenants
+from gateway_api import (
+    batches,
+    dashboard,
+    deployments,
+    estimate,
+    events,
+    explain,
+    health,
+    jobs,
+    models,
+    synchronous,
+    usage,
+    webhooks,
+)
+from gateway_api.admin import alerts, audit, budgets, keys, limits, teams, tenants
 
 ROUTES = [
-    web.get("/", health.index),
+    web.get("/", dashboard.index),
     web.get("/healthz", health.healthz),
     web.get("/readyz", health.readyz),
     web.post("/v1/jobs", jobs.create),
@@ -18,6 +31,7 @@ ROUTES = [
     web.post("/v1/jobs/{id}/cancel", jobs.cancel),
     web.post("/v1/jobs/{id}/retry", jobs.retry),
     web.post("/v1/routes/explain", explain.explain),
+    web.post("/v1/estimate", estimate.estimate),
     web.post("/v1/batches", batches.create),
     web.get("/v1/batches", batches.list_),
     web.get("/v1/batches/{id}", batches.retrieve),
@@ -29,6 +43,8 @@ ROUTES = [
     web.post("/v1/responses", synchronous.responses),
     web.get("/v1/models", models.list_),
     web.get("/v1/models/{model:.+}", models.retrieve),
+    web.get("/v1/usage", usage.list_),
+    web.get("/v1/admin/usage/upstream", usage.upstream),
     web.get("/v1/admin/deployments", deployments.list_),
     web.post("/v1/admin/tenants", tenants.create),
     web.get("/v1/admin/tenants", tenants.list_),
@@ -46,6 +62,17 @@ ROUTES = [
     web.patch("/v1/admin/keys/{id}", keys.update),
     web.delete("/v1/admin/keys/{id}", keys.delete),
     web.post("/v1/admin/keys/{id}/rotate", keys.rotate),
+    web.post("/v1/admin/budgets", budgets.create),
+    web.get("/v1/admin/budgets", budgets.list_),
+    web.get("/v1/admin/budgets/{id}", budgets.retrieve),
+    web.patch("/v1/admin/budgets/{id}", budgets.update),
+    web.delete("/v1/admin/budgets/{id}", budgets.delete),
+    web.post("/v1/admin/limits", limits.create),
+    web.get("/v1/admin/limits", limits.list_),
+    web.get("/v1/admin/limits/{id}", limits.retrieve),
+    web.patch("/v1/admin/limits/{id}", limits.update),
+    web.delete("/v1/admin/limits/{id}", limits.delete),
+    web.get("/v1/admin/alerts", alerts.list_),
     web.get("/v1/admin/audit", audit.list_),
     web.get("/v1/admin/audit/{id}", audit.retrieve),
     web.get("/v1/webhook_signing_secret", webhooks.signing_secret),

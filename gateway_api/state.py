@@ -6,13 +6,16 @@ from aiohttp import web
 
 from gateway_api.access import Caller
 from gateway_api.auth import Callers
+from gateway_api.funds import Funds
 from gateway_api.lanes import Lanes
+from gateway_api.queue_room import QueueRoom
 from gateway_api.router import Router
 from gateway_api.submit import Submitter
 from gateway_api.waiters import Waiters
 from shared.config import Config
 from shared.db.engine import Engine
 from shared.queue import Queue
+from shared.rates import Rates
 from shared.settings import Settings
 
 
@@ -29,6 +32,9 @@ class State:
     submitter: Submitter
     waiters: Waiters
     callers: Callers
+    rates: Rates
+    room: QueueRoom
+    funds: Funds
 
 
 STATE = web.AppKey("state", State)

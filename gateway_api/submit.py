@@ -7,7 +7,6 @@ from uuid import UUID
 
 import structlog
 
-from gateway_api.queue_room import QueueRoom
 from shared.db import engine as db
 from shared.db import idempotency, jobs
 from shared.db.idempotency import Reserved
@@ -54,8 +53,7 @@ def reused() -> ApiError:
 class Submitter:
     """Stores and enqueues new jobs, in groups."""
 
-    def __init__(self, engine: db.Engine, queue: Queue, room: QueueRoom) -> None:
-        self.room = room
+    def __init__(self, engine: db.Engine, queue: Queue) -> None:
         self._engine = engine
         self._queue = queue
         self._redis_away = False
@@ -64,14 +62,7 @@ class Submitter:
         )
 
     async def submit(self, job: NewJob, key: IdempotencyKey | None) -> Accepted:
-        """Store a job and return when it is on disk. Raises ApiError (422, 429, 503)."""
-        try:
-            await self.room.take(job.tenant_id)
-        except ApiError:
-            # A repeat of what was accepted needs no room.
-            if key is None or (known := await self._known(job.tenant_id, key)) is None:
-                raise
-            return known
+        """Store a job and return when it is on disk. Raises ApiError (422, 503)."""
         try:
             result = await self._group.add((job, key))
         except Full:
@@ -80,7 +71,7 @@ class Submitter:
             raise result
         return result
 
-    async def _known(self, tenant: str, key: IdempotencyKey) -> Accepted | None:
+    async def known(self, tenant: str, key: IdempotencyKey) -> Accepted | None:
         """Return the job that an earlier request with a key made. Raises ApiError 422 for another request's key."""
         async with db.transaction(self._engine) as connection:
             holder = await idempotency.find(connection, tenant, key.key)

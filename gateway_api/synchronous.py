@@ -7,12 +7,13 @@ answer.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from gateway_api import jobs, reading
+from gateway_api import admission, jobs, reading
 from gateway_api.answers import envelope
 from gateway_api.following import Missing, Restarted, Stand, Steps, follow
 from gateway_api.sse import EventStream, check_reader
@@ -25,6 +26,7 @@ from shared.queue.chunks import Piece
 
 EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
+_RETRY_AFTER = {ErrorKind.BUDGET_EXHAUSTED: 60, ErrorKind.MAX_COST: 60}
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -55,7 +57,9 @@ async def _run(request: web.Request, url: str) -> web.StreamResponse:
     dropped = reading.drop_unsupported(asked, state.router)
     new = reading.new_job(asked, state.router, caller=request[CALLER])
     if isinstance(new, list):
-        raise reading.refusal([reading.of_body(fault) for fault in new])
+        raise reading.refusal([replace(fault, param=fault.param.removeprefix("body.")) for fault in new])
+    await admission.admit(request, [new], key)
+    [new] = await state.funds.cover([new], key, model="model")
     accepted = await state.submitter.submit(new, key)
     if later:
         seconds = reading.wait_seconds(request)
@@ -167,7 +171,7 @@ def _figures(row: JobRow) -> dict[str, str]:
     """Return what an ended job's headers say of it."""
     shown = public.job(row)
     found = {
-        "x-sluice-attempts": str(row.attempt),
+        "x-sluice-attempts": str(row.attempt - row.put_off),
         "x-sluice-cache": shown["cache"],
         "x-sluice-provider": row.provider,  # it may have gone elsewhere
     }
@@ -198,7 +202,7 @@ def _failure(row: JobRow) -> ApiError:
         row.error["message"],
         type=handling.type,
         code=handling.code or kind.value,
-        retry_after=1 if handling.status in (429, 503) else None,
+        retry_after=_RETRY_AFTER.get(kind, 1) if handling.status in (429, 503) else None,
         should_retry=False,
     )
 

@@ -4,7 +4,8 @@ Redis is told after the commit and may miss it: maintenance brings it back in li
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import structlog
 
@@ -56,3 +57,12 @@ async def _tell(queue: Queue, changes: Sequence[Transition], applied: Sequence[A
         await queue.announce(FINISHED, ended)
     if any(result.has_delivery for result in applied):
         await queue.wake_deliveries()
+
+
+async def bring_forward(queue: Queue, rows: Iterable[Any]) -> None:
+    """Tell Redis of queued jobs, given as rows, that are due at another time now. Raises `RedisAway` errors."""
+    moves: dict[str, list[Move]] = defaultdict(list)
+    for row in rows:
+        moves[row.provider].append(Move(row.upstream_model, row.id, row.run_at))
+    for provider, group in moves.items():
+        await queue.move(provider, group)

@@ -3,9 +3,9 @@
 What is wrong is said all at once, with file, line and fix. What comes from the environment alone is in `settings`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,38 +24,16 @@ from pydantic import (
 )
 
 from shared import catalog, pricing, providers
+from shared.config_alerts import Alerts, Channel, Smtp
 from shared.config_faults import in_words, spread_faults, suggestion
 from shared.config_models import Hedge, ListedTarget, Model
+from shared.config_upstream import Count, PriceChange, UpstreamModel
+from shared.config_usage import Usage
+from shared.config_values import http_url, seconds
 from shared.document import LARGEST, At, Document
 from shared.errors import ConfigError
 from shared.limits import Limits, number
 from shared.webhook_url import Network
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
-
-
-def _seconds(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a duration such as 120s, 2m or 120")
-    if not isinstance(value, str):
-        return value
-    if not (match := _DURATION.fullmatch(value.strip())):
-        raise ValueError("must be a duration such as 120s, 2m or 120")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _http_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and value.isprintable()
-    except ValueError:
-        good = False
-    if not good or " " in value:
-        raise ValueError("must be an http or https URL")
-    if parts.query or parts.fragment:
-        raise ValueError("must not have a query or fragment, since paths are appended to it")
-    return value.rstrip("/")
 
 
 def _known_kind(value: str) -> str:
@@ -100,24 +78,6 @@ class Key(_Closed):
     weight: Annotated[float, BeforeValidator(number), Field(gt=0, le=1_000_000)] = 1.0
 
 
-_Count = Annotated[int, BeforeValidator(number), Field(gt=0, le=10**12)]
-
-
-class UpstreamModel(_Closed):
-    """A provider's own model. What is not said here is as the catalogue and the vendor's price list have it.
-
-    `context_window` and `max_output` are in tokens; a model with `vision` takes images.
-    """
-
-    price: pricing.Price | None = None
-    limits: Limits = Limits()
-    context_window: _Count | None = None
-    max_output: _Count | None = None
-    tools: bool | None = None
-    json_schema: bool | None = None
-    vision: bool | None = None
-
-
 def _with_values(keys: tuple[Key, ...]) -> tuple[Key, ...]:
     return tuple(key for key in keys if key.value.get_secret_value())
 
@@ -125,20 +85,22 @@ def _with_values(keys: tuple[Key, ...]) -> tuple[Key, ...]:
 class Provider(_Closed):
     """A vendor: one worker pool. Without `models`, it takes any model's name.
 
-    `timeout` is how long a call may take, `stall` how long a streamed answer may say nothing, in seconds.
+    `timeout` is how long a call may take, `stall` how long a streamed answer may say nothing, in seconds; one that took
+    longer than `slow` speaks against its deployment, however well it ended.
 
     A key whose value is empty is left out.
     """
 
     kind: Annotated[str, AfterValidator(_known_kind)]
     base_url: Annotated[
-        Annotated[str, AfterValidator(_http_url)] | None,
+        Annotated[str, AfterValidator(http_url)] | None,
         AfterValidator(_where_it_is_needed),
         Field(validate_default=True),
     ] = None
     keys: Annotated[tuple[Key, ...], AfterValidator(_with_values)] = ()
-    timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)] = 120.0
-    stall: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)] = 60.0
+    timeout: Annotated[float, BeforeValidator(seconds), Field(gt=0, le=86_400)] = 120.0
+    stall: Annotated[float, BeforeValidator(seconds), Field(gt=0, le=86_400)] = 60.0
+    slow: Annotated[Annotated[float, Field(gt=0, le=86_400)] | None, BeforeValidator(seconds)] = None
     limits: Limits = Limits()
     models: dict[str, UpstreamModel] = {}
 
@@ -161,8 +123,23 @@ def capabilities_of(provider: Provider, model: str) -> catalog.Capabilities | No
     found = catalog.capabilities(provider.kind, model) if provider.at_vendor else None
     if model not in provider.models:
         return found
-    stated = provider.models[model].model_dump(exclude={"price", "limits"}, exclude_none=True)
+    stated = provider.models[model].model_dump(exclude={"price", "price_changes", "limits"}, exclude_none=True)
     return catalog.corrected(found, **stated) if stated else found
+
+
+def cost_of(provider: Provider, model: str, usage: providers.Usage, tier: str | None = None) -> int | None:
+    """Return what a usage of a provider's model costs now, in nano-dollars; None where its price is unknown."""
+    price = _price(provider, model)
+    return pricing.cost_nanos(provider.kind, model, usage, price=price, listed=provider.at_vendor, service_tier=tier)
+
+
+def price_version(provider: Provider, model: str) -> str:
+    """Return which prices a provider's model is charged by: the configuration's, or a release of the list."""
+    return pricing.LIST_VERSION if _price(provider, model) is None else "configuration"
+
+
+def _price(provider: Provider, model: str) -> pricing.Price | None:
+    return provider.models[model].price_at(datetime.now(UTC)) if model in provider.models else None
 
 
 def _site(url: str) -> list[str]:
@@ -180,8 +157,8 @@ class Webhooks(_Closed):
 class TenantLimits(_Closed):
     """What one tenant may have at a time: jobs that wait, calls that are under way with all providers together."""
 
-    queued: _Count | None = None
-    in_flight: _Count | None = None
+    queued: Count | None = None
+    in_flight: Count | None = None
 
 
 class Tenants(_Closed):
@@ -199,6 +176,8 @@ class _File(_Closed):
     models: dict[Annotated[str, Field(min_length=1, max_length=256)], Model] = {}
     webhooks: Webhooks = Webhooks()
     tenants: Tenants = Tenants()
+    usage: Usage = Usage()
+    alerts: Alerts = Alerts()
 
 
 class Config(_File):
@@ -274,6 +253,8 @@ _SHAPES: dict[At, type[Any]] = {
     ("providers", "*", "keys", "*"): Key,
     ("providers", "*", "models", "*"): UpstreamModel,
     ("providers", "*", "models", "*", "price"): pricing.Price,
+    ("providers", "*", "models", "*", "price_changes", "*"): PriceChange,
+    ("providers", "*", "models", "*", "price_changes", "*", "price"): pricing.Price,
     ("providers", "*", "limits"): Limits,
     ("providers", "*", "models", "*", "limits"): Limits,
     ("models", "*"): Model,
@@ -282,6 +263,10 @@ _SHAPES: dict[At, type[Any]] = {
     ("webhooks",): Webhooks,
     ("tenants",): Tenants,
     ("tenants", "defaults"): TenantLimits,
+    ("usage",): Usage,
+    ("alerts",): Alerts,
+    ("alerts", "channels", "*"): Channel,
+    ("alerts", "channels", "*", "smtp"): Smtp,
 }
 
 

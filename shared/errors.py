@@ -25,6 +25,9 @@ class ErrorKind(StrEnum):
     INVALID_KEY = "invalid_key"
     MODEL_NOT_FOUND = "model_not_found"
     RESPONSE_TOO_LARGE = "response_too_large"
+    BUDGET_EXHAUSTED = "insufficient_quota"
+    MAX_COST = "max_cost_exceeded"
+    UNPRICED = "unpriced_model"
     LEASE_LOST = "lease_lost"
     INTERNAL = "internal"
 
@@ -32,7 +35,14 @@ class ErrorKind(StrEnum):
 Chain = Literal["general", "context", "content"]
 """Why a job goes elsewhere: its target is down or does not have it, the window is too small, the content is refused."""
 
-_Type = Literal["invalid_request_error", "rate_limit_error", "provider_error", "timeout_error", "internal_error"]
+_Type = Literal[
+    "invalid_request_error",
+    "rate_limit_error",
+    "insufficient_quota",
+    "provider_error",
+    "timeout_error",
+    "internal_error",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +100,9 @@ HANDLING: dict[ErrorKind, Handling] = {
     ),
     ErrorKind.MODEL_NOT_FOUND: Handling(chain="general", type="invalid_request_error", status=404),
     ErrorKind.RESPONSE_TOO_LARGE: Handling(type="provider_error", status=502),
+    ErrorKind.BUDGET_EXHAUSTED: Handling(type="insufficient_quota", status=429),
+    ErrorKind.MAX_COST: Handling(type="insufficient_quota", status=429),
+    ErrorKind.UNPRICED: Handling(type="invalid_request_error", status=400),
     ErrorKind.LEASE_LOST: Handling(retry=True, type="internal_error", status=502),
     ErrorKind.INTERNAL: Handling(retry=True, type="internal_error", status=500),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import time
 from typing import Literal
 from uuid import UUID
 
-Prefix = Literal["job", "batch", "evt", "tenant", "team", "key", "audit"]
+Prefix = Literal["job", "batch", "evt", "tenant", "team", "key", "audit", "budget", "limit", "alert"]
 
 _COUNTER_BITS = 12
 _random: list[int] = []

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
+from importlib import metadata
 from typing import Annotated, ClassVar
 
 import genai_prices
@@ -18,6 +19,8 @@ from pydantic import ConfigDict, Field
 from shared.providers import Usage
 
 NANOS = Decimal(10**9)
+LIST_VERSION = f"genai-prices {metadata.version('genai-prices')}"
+"""The release whose list prices are."""
 _MILLION = Decimal(10**6)
 
 

@@ -1,9 +1,9 @@
-"""The public JSON of a job, an attempt and a batch: what the HTTP answers, the events and the result lines hold.
+"""The public JSON of a job, an attempt, a batch, an alert: what answers, events and result lines hold.
 
 Times are RFC 3339 UTC (a batch's are Unix seconds, as OpenAI's), money is a decimal string, an unknown price is null.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -55,13 +55,16 @@ def job(row: Any, result: bytes | None = None) -> dict[str, Any]:
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
         "queue": None,
-        "attempts": row.attempt,
+        "attempts": row.attempt - row.put_off,
         "result": orjson.Fragment(result) if result is not None and row.status == "completed" else None,
         "error": row.error if ended else None,
         "provider": row.provider,
         "deployment": row.deployment,
         "usage": usage(row),
         "cost_usd": money(row.cost_nanos),
+        "max_cost_usd": money(row.max_cost_nanos),
+        "downgraded": row.downgraded,
+        "held_by": None if row.held_by is None else ids.show("budget", row.held_by),
         "cache": "miss",
         "batch_id": None if row.batch_id is None else ids.show("batch", row.batch_id),
         "metadata": row.metadata,
@@ -141,6 +144,7 @@ def batch(row: Any) -> dict[str, Any]:
             "total_tokens": row.input_tokens + row.output_tokens,
         },
         "cost_usd": None if row.unpriced else money(row.cost_nanos),
+        "max_cost_usd": money(row.max_cost_nanos),
         "metadata": row.metadata,
     }
 
@@ -167,3 +171,27 @@ def result_line(row: Any) -> dict[str, Any]:
         "cost_usd": money(row.cost_nanos),
         "cursor": str(row.batch_sequence),
     }
+
+
+def alert(row: Any) -> dict[str, Any]:
+    """Return an alert. What its channels said of it is not in it."""
+    return {
+        "id": ids.show("alert", row.id),
+        "object": "alert",
+        "at": moment(row.at),
+        "kind": row.kind,
+        "subject": row.subject,
+        "tenant_id": row.tenant_id,
+        "message": row.message,
+        "fields": row.fields,
+    }
+
+
+def exhausted(name: str, spent: int, limit: int, period: str) -> str:
+    """Return that a budget of so many nano-dollars is spent, without a full stop."""
+    return f"The {name} is exhausted: {pricing.usd(spent)} of {pricing.usd(limit)} USD are spent ({period})"
+
+
+def turns_at(ends_at: datetime | None) -> str:
+    """Return a sentence on when a window of money turns, with a space before it; nothing where it never does."""
+    return "" if ends_at is None else f" It turns at {ends_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}."

@@ -62,6 +62,8 @@ class Route:
 
     def within(self, providers: Container[str]) -> "Route":
         """Return the route without targets of other providers."""
+        if not (self.general or self.context or self.content):
+            return self
         general, context, content = (
             tuple(one for one in getattr(self, name) if one.provider in providers) for name in get_args(Chain)
         )

@@ -3,7 +3,9 @@
 Job options are closed (an unknown one is a fault); the `body` is open and passes to the provider untouched.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -24,6 +26,7 @@ Route = Literal["/v1/chat/completions", "/v1/embeddings", "/v1/responses"]
 ROUTES = frozenset(get_args(Route))
 DEFAULT_ROUTE: Route = "/v1/chat/completions"
 
+_MOST_TOKENS = 10**9
 MOST_FAULTS = 100
 
 
@@ -57,6 +60,25 @@ def _to_come(moment: datetime) -> datetime:
     return moment
 
 
+MOST_DOLLARS = 10**9
+"""Many such amounts add up within a bigint of nano-dollars."""
+
+_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")
+
+
+def _dollars(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError('must be an amount in USD, as "1.50" or 1.5')
+    text = value if isinstance(value, str) else format(Decimal(repr(value)), "f")
+    if not _AMOUNT.fullmatch(text):
+        raise ValueError('must be an amount in USD, as "1.50", not negative, with at most nine decimals')
+    amount = Decimal(text)
+    if amount > MOST_DOLLARS:
+        raise ValueError(f"must be at most {MOST_DOLLARS:,} USD")
+    return amount
+
+
+Dollars = Annotated[Decimal, BeforeValidator(_dollars)]
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 MomentOrSeconds = Annotated[AwareDatetime, BeforeValidator(_seconds_from_now), AfterValidator(_utc)]
 Metadata = Annotated[
@@ -86,6 +108,7 @@ class JobRequest(_Closed):
     priority: Priority = Priority.STANDARD
     run_at: Moment | None = None
     deadline: Annotated[MomentOrSeconds, AfterValidator(_to_come)] | None = None
+    max_cost_usd: Dollars | None = None
     webhook: Webhook | None = None
     metadata: Metadata = Field(default_factory=dict)
 
@@ -102,6 +125,7 @@ class BatchRequest(_Closed):
     requests: Annotated[list[Any], Field(min_length=1)]
     endpoint: Route | None = None
     completion_window: Annotated[str, Field(max_length=32)] | None = None
+    max_cost_usd: Dollars | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -170,3 +194,14 @@ def null_characters(value: object, path: str = "") -> list[Fault]:
             return [fault for index, item in enumerate(value) for fault in null_characters(item, f"{path}[{index}]")]
         case _:
             return []
+
+
+def allowed_output(url: str, body: dict[str, Any]) -> int:
+    """Return how long a request lets its answer be, 0 for any length; a vendor's own names are read too."""
+    own = [body.get(name) for name in ("inferenceConfig", "generationConfig")]
+    named = [one.get(name) for one in own if isinstance(one, dict) for name in ("maxTokens", "maxOutputTokens")]
+    names = ("max_output_tokens",) if url == "/v1/responses" else ("max_completion_tokens", "max_tokens")
+    for value in (*(body.get(name) for name in names), *named):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_TOKENS:
+            return value
+    return 0

@@ -21,7 +21,7 @@ from shared.providers import (
 from shared.providers._dialect import unsupported
 
 _CHAT = "/v1/chat/completions"
-_RESPONSES = "/v1/responses"
+RESPONSES = "/v1/responses"
 
 
 @cache
@@ -30,7 +30,7 @@ def serving(kind: str, url: str) -> Adapter:
     speaks = adapter(kind)
     if url in speaks.ROUTES:
         return speaks
-    if url == _RESPONSES and _CHAT in speaks.ROUTES:
+    if url == RESPONSES and _CHAT in speaks.ROUTES:
         return cast("Adapter", _ResponsesOverChat(speaks))
     return cast("Adapter", _NotServed(kind))
 

@@ -11,15 +11,14 @@ import os
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import orjson
 import tiktoken
 
 _TABLES = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
@@ -29,6 +28,25 @@ _PER_MESSAGE = 4
 """What OpenAI's chat format adds to each message: three tokens around it, and its role."""
 _ANSWER = 3
 """What it adds once, for the answer's beginning."""
+
+_PICTURE = 5_000
+"""What an image comes to at most, whatever the length of its base64 or of its address."""
+_MARGIN = 16
+_PER_TEXT = 2
+_PER_VALUE = 4
+"""What stands around a value of JSON: quotes, colon, comma, brackets."""
+_PICTURES = frozenset({"image", "image_url", "input_image"})
+_FILE_BYTES = 4
+_LETTERS = bytes(range(ord("a"), ord("z") + 1)) + bytes(range(ord("A"), ord("Z") + 1)) + b" "
+_TEXTS = frozenset({"text", "input_text", "output_text"})
+_PLAIN = frozenset({"role", "content", "name", "type"})
+# What of a body says how to answer and is not read by the model.
+_UNREAD = frozenset({
+    "model", "stream", "stream_options", "temperature", "top_p", "n", "max_tokens", "max_completion_tokens",
+    "max_output_tokens", "user", "seed", "stop", "metadata", "service_tier", "store", "encoding_format", "dimensions",
+    "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty", "logit_bias", "prompt_cache_key", "simulate",
+    "safety_identifier", "provider", "models",
+})  # fmt: skip
 
 _loaded: dict[str, tiktoken.Encoding] = {}
 _loading = threading.Lock()
@@ -64,7 +82,7 @@ def count(text: str, model: str) -> TokenCount:
     encoding = _loaded.get(_encoding_name(model) or "")
     if encoding is None:
         return TokenCount((len(text.encode(errors="replace")) + 3) // 4, exact=False)
-    return TokenCount(sum(len(encoding.encode_ordinary(piece)) for piece in _pieces(text)), exact=True)
+    return TokenCount(_exactly(encoding, text), exact=True)
 
 
 def count_request(body: dict[str, Any], model: str) -> TokenCount:
@@ -94,10 +112,108 @@ def text_of(message: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def estimate(body: bytes, model: str) -> int:
-    """Return the input tokens of a stored request. For a thread: the first time it loads the encodings."""
+def most_input(body: dict[str, Any], models: Collection[str]) -> int:
+    """Return the most input tokens that a request can have with any of these models.
+
+    For a thread: the first time it loads the encodings. Texts are counted exactly, with a small margin, where a model's
+    encoding is known. Of what is not (another vendor's tokenizer, tools, schemas) a token is two letters, or one byte
+    of anything else; an image is a few thousand.
+    """
     load()
-    return count_request(orjson.loads(body), model).tokens
+    found = []
+    for name in {_encoding_name(model) for model in models} or {None}:
+        encoding = _loaded.get(name or "")
+        sized = _sized(body, _most_of_text if encoding is None else partial(_exactly, encoding))
+        margin = _MARGIN + _PER_TEXT * sized.parts + (0 if encoding is None else sized.texts // 50)
+        found.append(sized.texts + sized.rest + margin)
+    return max(found)
+
+
+def likely_input(body: dict[str, Any], model: str) -> int:
+    """Return how many input tokens a request has: about, with tools, images or an unknown encoding. For a thread."""
+    load()
+    sized = _sized(body, lambda text: count(text, model).tokens)
+    return sized.texts + sized.rest // 2  # of JSON and of images that is nearer to what is usual
+
+
+class _Sized(NamedTuple):
+    """A request's tokens: of texts, at most of all else; and how many parts it has."""
+
+    texts: int
+    rest: int
+    parts: int
+
+
+def _sized(body: dict[str, Any], counted: Callable[[str], int]) -> _Sized:
+    texts = _ANSWER if "messages" in body else 0
+    rest = number = 0
+    for key, value in body.items():
+        if key in _UNREAD or value is None:
+            continue
+        parts = value if isinstance(value, list) and key in ("messages", "input") else [value]
+        number += len(parts)
+        for part in parts:
+            if isinstance(part, int):  # an input that is tokens already
+                texts += 1
+            elif isinstance(part, list) and all(isinstance(one, int) for one in part):
+                texts += len(part)
+            elif (text := _plain_text(part)) is None:
+                rest += _most_of_rest(part)
+            else:
+                texts += counted(text) + (_PER_MESSAGE if isinstance(part, dict) else 0)
+    return _Sized(texts, rest, number)
+
+
+def _plain_text(part: Any) -> str | None:
+    """Return a text, or that of a message which is nothing but text; None for all else."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or not part.keys() <= _PLAIN or part.get("type", "message") != "message":
+        return None
+    content = part.get("content")
+    if isinstance(content, list):
+        if not all(
+            isinstance(one, dict) and one.get("type") in _TEXTS and one.keys() == {"type", "text"} for one in content
+        ):
+            return None
+        content = "\n".join(str(one["text"]) for one in content)
+    if not isinstance(content, str):
+        return None
+    # What is neither a usual role nor a short name has tokens of its own.
+    return f"{content}\n{part.get('role', '')}\n{part['name']}" if "name" in part else content
+
+
+def _most_of_rest(value: Any) -> int:
+    total, ahead = 0, [("", value)]
+    while ahead:
+        key, one = ahead.pop()
+        total += _PER_VALUE
+        match one:
+            case dict() if one.get("type") in _PICTURES:
+                total += _PICTURE
+            case dict():
+                total += sum(_most_of_text(name) for name in one)
+                ahead += one.items()
+            case list():
+                ahead += [(key, item) for item in one]
+            case str() if one.startswith("data:image/"):
+                total += _PICTURE
+            case str() if one.startswith("data:") or key in ("data", "file_data"):
+                total += len(one) // _FILE_BYTES + _PICTURE
+            case str():
+                total += _most_of_text(one)
+            case _:
+                total += len(str(one))
+    return total
+
+
+def _exactly(encoding: tiktoken.Encoding, text: str) -> int:
+    return sum(len(encoding.encode_ordinary(piece)) for piece in _pieces(text))
+
+
+def _most_of_text(text: str) -> int:
+    raw = text.encode(errors="replace")
+    return (len(raw) + len(raw.translate(None, _LETTERS)) + 1) // 2
 
 
 @lru_cache(maxsize=1024)

@@ -1,29 +1,34 @@
 """`python -m workers pool PROVIDER`, `… deliver`, `… maintain`: one worker process."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import structlog
 import uvloop
 
-from shared import config, log, queue, settings, tokens
+from shared import config, log, queue, settings
 from shared.config import Config
 from shared.db import engine as db
 from shared.errors import ConfigError, Unavailable
 from shared.queue import Queue
 from shared.settings import Settings
 from workers import call, destination
+from workers.alert import Alerter
+from workers.channels import Channels
 from workers.deliver import MOST_AT_ONCE, Deliverer
 from workers.finish import Finisher
 from workers.maintain import Maintenance
 from workers.merged_redis import MergedRedis
 from workers.pool import PoolWorker
+from workers.probe import probe
+from workers.raising import Raiser
 from workers.run_job import Context
 
 logger = structlog.get_logger("workers")
@@ -56,23 +61,26 @@ async def pool(chosen: Settings, found: Config, provider: str) -> None:
     client = call.session(connections=chosen.worker_slots, connect_timeout=chosen.connect_timeout)
     async with _stores(chosen, f"sluice-worker-{provider}", by_key=True) as (engine, line, redis), client:
         finisher = Finisher(engine, line)
-        loading = asyncio.create_task(asyncio.to_thread(tokens.load))  # now, and not when the first call goes wrong
-        context = Context(found, chosen, client, finisher, line)
+        raiser = Raiser(engine)
+        context = Context(found, chosen, client, finisher, line, alert=raiser.alert)
         worker = PoolWorker(context, engine, redis, provider=provider, name=name)
         if not await _begun(worker):
             return
         logger.info("pool.started", provider=provider, worker=name, slots=chosen.worker_slots)
         async with asyncio.TaskGroup() as keepers:  # should one of them break, the pool ends and is started again
-            keeping = [keepers.create_task(worker.keep_lease()), keepers.create_task(worker.listen_for_cancels())]
+            probing = probe(line, client, found.providers[provider], name=provider)
+            keeping = [
+                keepers.create_task(work) for work in (worker.keep_lease(), worker.listen_for_cancels(), probing)
+            ]
             try:
                 await worker.async_run()
             except asyncio.CancelledError:
                 logger.info("pool.stopping", provider=provider, running=len(worker.tasks))
             finally:
                 await worker.wind_down()
-                await asyncio.wait([loading])
                 for task in keeping:
                     task.cancel()
+                await raiser.end()
         with suppress(Unavailable):  # then it runs out
             await worker.close_lease()
 
@@ -94,12 +102,13 @@ async def _begun(worker: PoolWorker) -> bool:
 
 
 async def deliver(chosen: Settings, found: Config) -> None:
-    """Deliver webhooks until SIGINT or SIGTERM."""
+    """Deliver webhooks, and alerts to the operator's channels, until SIGINT or SIGTERM."""
     connector = destination.connector(found.webhooks.allow_private_networks, limit=MOST_AT_ONCE)
     client = aiohttp.ClientSession(connector=connector, headers={"user-agent": "sluice-webhooks"})
-    async with _stores(chosen, "sluice-deliver") as (engine, line, _), client:
+    channels = Channels(found.alerts.channels)
+    async with _stores(chosen, "sluice-deliver") as (engine, line, _), client, channels:
         deliverer = Deliverer(engine, line, client, webhooks=found.webhooks, timeout=chosen.webhook_timeout)
-        await _until_signalled(deliverer.run())
+        await _until_signalled(_together(deliverer.run(), Alerter(engine, channels).run()))
 
 
 async def maintain(chosen: Settings) -> None:
@@ -107,6 +116,12 @@ async def maintain(chosen: Settings) -> None:
     async with _stores(chosen, "sluice-maintain") as (engine, line, _):
         maintenance = Maintenance(engine, line, max_attempts=chosen.max_attempts, lease=chosen.lease)
         await _until_signalled(maintenance.run(every=chosen.sweep_interval))
+
+
+async def _together(*works: Coroutine[object, object, None]) -> None:
+    async with asyncio.TaskGroup() as tasks:  # should one of them break, the process ends and is started again
+        for work in works:
+            tasks.create_task(work)
 
 
 async def _until_available(work: Callable[[], Awaitable[None]]) -> None:
@@ -134,6 +149,7 @@ def main(arguments: list[str]) -> None:
         chosen = settings.load()
         found = config.load(chosen.config, os.environ)
         log.configure(chosen.log_level, chosen.log_format)
+        gc.freeze()  # what is loaded by now stays: the collector need not look through it again and again
         match arguments:
             case ["pool", provider]:
                 uvloop.run(pool(chosen, found, provider))

@@ -21,7 +21,7 @@ from shared.db.claims import Claim
 from shared.errors import ErrorKind, ProviderError
 from shared.lifecycle import Stop
 from shared.providers import Adapter, Call, Completion, Deployment, HttpRequest, HttpResponse
-from shared.serving import serving
+from shared.serving import RESPONSES, serving
 from workers.relay import Relay
 
 LARGE_BODY = 2**19
@@ -79,9 +79,10 @@ async def call(
     left = (claim.deadline - datetime.now(UTC)).total_seconds() if claim.deadline else limit
     if left <= 0:
         return Answered(Stop.DEADLINE, sent=False)
-    asked = Call(
-        claim.url, orjson.loads(claim.body), f"{ids.show('job', claim.id)}-{claim.attempt}", claim.upstream_model
-    )
+    body = orjson.loads(claim.body)
+    if claim.output_cap is not None:
+        body["max_output_tokens" if claim.url == RESPONSES else "max_completion_tokens"] = claim.output_cap
+    asked = Call(claim.url, body, f"{ids.show('job', claim.id)}-{claim.attempt}", claim.upstream_model)
     if faults := speaks.faults(asked):
         said = "; ".join(f"{fault.param}: {fault.message}" for fault in faults)
         return Answered(ProviderError(ErrorKind.UNSUPPORTED, said), sent=False)

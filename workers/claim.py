@@ -15,6 +15,8 @@ from shared.db.claims import Claim
 from shared.db.transitions import ended_queued
 from shared.queue import Queue
 from shared.queue.entries import Move, Taken
+from workers.quote import Quoter
+from workers.reserve import reserve
 
 log = structlog.get_logger(__name__)
 
@@ -48,14 +50,15 @@ async def claim(
     most: int,
     held: Container[UUID],
     claiming: set[UUID],
+    quoter: Quoter,
     limits: bytes,
     in_flight: int = 0,
 ) -> Claimed:
     """Take up to `most` due jobs of a provider's pool under `lease`, and end those that cannot meet their deadline.
 
     `held` are the jobs that this process runs already: only their lease is prolonged. Those whose claim is under way
-    are in `claiming`, which the caller empties. `limits` is the provider's `deployments_json`, `in_flight` how
-    many calls a tenant may have under way, 0 for any number.
+    are in `claiming`, which the caller empties. Those that may not spend now are given back or ended. `limits` is the
+    provider's `deployments_json`, `in_flight` how many calls a tenant may have under way, 0 for any number.
     Raises Unavailable where Postgres is away (the proposed go back) and `RedisAway` errors.
     """
     proposal = await queue.claim(
@@ -77,10 +80,15 @@ async def claim(
         refused = [fresh[id_] for id_ in fresh.keys() - {job.id for job in taken}]
         if refused:
             await queue.move(provider, [Move(one.lane, one.id, None, one.unused) for one in refused])
+    pairs = [(job, fresh[job.id]) for job in taken]
+    spending = [(job, drawn) for job, drawn in pairs if job.spends]
+    if spending:
+        free = [(job, drawn) for job, drawn in pairs if not job.spends]
+        pairs = [*free, *await reserve(engine, queue, quoter, spending)]
     if proposal.late:
         await _expire(engine, queue, provider, proposal.late)
     return Claimed(
-        [(job, fresh[job.id]) for job in taken],
+        pairs,
         len(proposal.taken) >= most,
         None if proposal.next_ms is None else proposal.next_ms / 1000,
         proposal.shut,

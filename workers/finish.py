@@ -25,6 +25,7 @@ from shared.routing import NOWHERE_ELSE, Target
 log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 0.5
+_REPEATS = 2
 
 
 def error_json(error: ProviderError, *, retriable: bool) -> str:
@@ -63,12 +64,13 @@ def transition(
     *,
     usage: Usage | None = None,
     cost_nanos: int | None = None,
+    price_version: str | None = None,
     spent: Spent = NOTHING_SPENT,
 ) -> Transition:
     """Return what a verdict on an attempt changes; `spent` is what its call was to the limits.
 
     `usage` is what its call used, None where none was made or nothing charged; `cost_nanos` is None where the price is
-    unknown.
+    unknown, whose version is `price_version`.
     """
     now = datetime.now(UTC)
     run_at: datetime | None = None
@@ -132,6 +134,7 @@ def transition(
             reasoning_tokens=usage.reasoning if usage else None,
             estimated=usage.estimated if usage else False,
             cost_nanos=cost_nanos,
+            price_version=price_version,
         ),
     )
 
@@ -149,6 +152,7 @@ class Finisher:
         return await self._group.add(change)
 
     async def _flush(self, changes: Sequence[Transition]) -> list[Applied]:
+        again = _REPEATS
         while True:
             try:
                 return await commit(self._engine, self._queue, changes)
@@ -160,9 +164,12 @@ class Finisher:
                     log.exception("finish.delayed", jobs=len(changes))
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                # One that cannot be written must not hold up its neighbours.
+                # One that cannot be written must not hold up its neighbours; it may have met another of its attempt.
                 if len(changes) > 1:
                     return [(await self._flush([change]))[0] for change in changes]
+                if again:
+                    again -= 1
+                    continue
                 log.exception("finish.refused", job=ids.show("job", changes[0].id))
                 stripped = _unwritable(changes[0])
                 if changes[0] == stripped:

@@ -16,7 +16,7 @@ import orjson
 import structlog
 
 from shared import ids
-from shared.config import Config
+from shared.config import Config, cost_of
 from shared.config_models import Hedge
 from shared.db.claims import Claim
 from shared.lifecycle import Stop
@@ -26,7 +26,6 @@ from shared.queue import Queue, RedisAway
 from shared.queue.entries import Move, Taken
 from workers.call import Answered
 from workers.relay import Relay
-from workers.usage import cost_of
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +53,7 @@ def hedge_of(config: Config, claim: Claim, drawn: Taken) -> Hedge | None:
     """Return how a job's call is hedged, None where it is not."""
     model = config.models.get(claim.model)
     hedge = model.hedge if model is not None and claim.priority == "interactive" else None
-    if hedge is None:
+    if hedge is None or claim.held_nanos is not None:  # what is held of a budget is for one call
         return None
     # What the request allows itself, or what its tenant's jobs lately put out.
     expected = Usage(max(claim.input_estimate, drawn.input_tokens), claim.output_estimate or drawn.output_tokens)

@@ -7,27 +7,30 @@ number of these processes may run: rows are locked with SKIP LOCKED, and enqueue
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from shared.cancellation import heed
 from shared.commit import commit, tell
+from shared.db import api_keys, idempotency, leases, partitions, rate_limits, sweep, transitions
 from shared.db import engine as db
-from shared.db import idempotency, leases, partitions, sweep, transitions
 from shared.db.transitions import Transition, ended_queued
 from shared.errors import ErrorKind, ProviderError, Unavailable
 from shared.lifecycle import JobState, Verdict, after_attempt
 from shared.queue import FILLED, Queue, RedisAway
 from shared.queue.entries import Entry
-from workers.finish import Attempted, transition
+from workers import books
+from workers.finish import transition
 
 log = structlog.get_logger(__name__)
 
 PAGE = 2_000
+_MINUTE = 60.0
 _HOUR = 3600.0
 _LOST = ProviderError(ErrorKind.LEASE_LOST, "the worker that ran this attempt was lost")
 
@@ -43,6 +46,8 @@ class Maintenance:
         self._swept: UUID = sweep.START
         self._lease = lease
         self._patient_until = time.monotonic() + lease
+        self._caps: tuple[int, Mapping[tuple[str, UUID | None], int]] | None = None
+        self._capped = True  # somebody before us may have set some
 
     async def run(self, *, every: float) -> None:
         """Sweep every so many seconds, and tend the tables every hour, until cancelled."""
@@ -51,6 +56,9 @@ class Maintenance:
                 (self.give_back_lost, every),
                 (self.enqueue_missing, every),
                 (self.expire_overdue, every),
+                (self.set_caps, every),
+                (self.keep_books, _MINUTE),
+                (self.check_books, _HOUR),
                 (self.tend_tables, _HOUR),
             ):
                 tasks.create_task(_repeat(work, every=seconds))
@@ -118,6 +126,30 @@ class Maintenance:
             await commit(self._engine, self._queue, changes)
         return len(changes)
 
+    async def set_caps(self) -> int:
+        """Tell the queue how many calls tenants and keys may have under way; return how many of them are limited.
+
+        Postgres is asked again after a change only, Redis is told each time: it may have been emptied.
+        """
+        version = await db.run(self._engine, api_keys.version, alone=True)
+        if self._caps is None or self._caps[0] != version:
+            self._caps = version, await db.run(self._engine, rate_limits.in_flight, alone=True)
+        caps = self._caps[1]
+        if caps or self._capped:
+            await self._queue.set_caps(caps)
+        self._capped = bool(caps)
+        return len(caps)
+
+    async def keep_books(self) -> None:
+        """Free what is held for attempts that are over, let held jobs go, foresee which budgets will be spent."""
+        await books.free_abandoned(self._engine)
+        await books.let_go(self._engine, self._queue)
+        await books.foresee(self._engine)
+
+    async def check_books(self) -> int:
+        """Prove that the ledger, attempts, usage and budgets of the last day agree; return how many differ."""
+        return await books.check(self._engine)
+
     async def tend_tables(self) -> None:
         """Make the partitions of the days ahead, forget old idempotency keys."""
         async with db.transaction(self._engine) as connection:
@@ -130,11 +162,15 @@ class Maintenance:
         log.info("tables.tended", partitions=made, idempotency_keys=forgotten)
 
 
-def _lost(job: Attempted, verdict: Verdict) -> Transition:
-    """Return what a verdict changes; the attempt is `lost` whatever follows, so its worker may yet book it."""
-    change = transition(job, verdict)
+def _lost(job: Any, verdict: Verdict) -> Transition:
+    """Return what a verdict changes; the attempt is `lost` whatever follows, so its worker may yet book it.
+
+    Until then it is booked at what such calls usually cost, where something was held for it.
+    """
+    change = transition(job, verdict, cost_nanos=job.usual_nanos)
     assert change.attempt_end is not None
-    return replace(change, attempt_end=replace(change.attempt_end, status="lost"))
+    estimated = job.usual_nanos is not None
+    return replace(change, attempt_end=replace(change.attempt_end, status="lost", estimated=estimated))
 
 
 async def _repeat(work: Callable[[], Awaitable[object]], *, every: float) -> None:

@@ -30,6 +30,7 @@ from workers.claim import claim
 from workers.finish import transition
 from workers.hand_over import HandOver
 from workers.merged_redis import MergedRedis
+from workers.quote import Quoter
 from workers.run_job import Context, Held, run_job
 
 log = structlog.get_logger(__name__)
@@ -70,6 +71,7 @@ class PoolWorker(Worker):
         self._freed = asyncio.Event()
         self._next_due = 0.0
         self._more = True
+        self._quoter = Quoter(context.config)
         self._limits = deployments_json(context.config.providers[provider])
         self._hand_over = HandOver(engine, self._queue, context.config, provider)
         self._giving_back: set[asyncio.Task[Applied]] = set()
@@ -165,6 +167,7 @@ class PoolWorker(Worker):
             most=self.max_jobs - self.job_counter,
             held=self.held,
             claiming=self._claiming,
+            quoter=self._quoter,
             limits=self._limits,
             in_flight=self._context.config.tenants.defaults.in_flight or 0,
         )

@@ -27,7 +27,7 @@ from shared.settings import Settings
 from workers.call import Answered, call
 from workers.finish import Finisher, transition
 from workers.hedge import Called, drawing, give_back, hedge_of, hedged
-from workers.news import spent_by, tell
+from workers.news import Alert, spent_by, tell, tell_unpriced, unheard
 from workers.relay import Relay
 from workers.usage import Used, together, used_by
 
@@ -59,6 +59,7 @@ class Context:
     finisher: Finisher
     queue: Queue
     rng: random.Random = field(default_factory=random.Random)
+    alert: Alert = unheard
 
 
 async def run_job(context: Context, held: Held) -> None:
@@ -115,15 +116,19 @@ async def _answer(context: Context, held: Held, drawn: Taken, relay: Relay, *, u
 
 async def _conclude(context: Context, held: Held, calls: list[Called], relay: Relay) -> Applied:
     claim, provider = held.claim, context.config.providers[held.claim.provider]
+    for one in calls:
+        await tell(context.queue, provider, one.drawn, one.answered, name=claim.provider, alert=context.alert)
     used = [await used_by(claim, provider, one.answered) for one in calls]
+    for its in used:
+        tell_unpriced(claim, its, alert=context.alert)
+    keeps = provider.kind in KEEP_OUTPUT
     spent = {
-        one.drawn: spent_by(one.answered, one.drawn, its.usage, keeps=provider.kind in KEEP_OUTPUT)
+        one.drawn: spent_by(one.answered, one.drawn, its.usage, keeps=keeps, slow=provider.slow)
         for one, its in zip(calls, used, strict=True)
     }
     change = _decide(context, claim, calls, together(used), spent[held.drawn])
     await relay.end()  # who hears of the end finds every chunk
     for one in calls:
-        await tell(context.queue, provider, one.drawn, one.answered, name=claim.provider)
         if one.drawn != held.drawn:
             await give_back(context.queue, claim.provider, one.drawn, spent[one.drawn])
     return await context.finisher.finish(change)
@@ -141,7 +146,14 @@ def _decide(context: Context, claim: Claim, calls: list[Called], used: Used, spe
         keys=len(provider.keys) or 1,
     )
     verdict = after_attempt(state, calls[0].answered.outcome, datetime.now(UTC), context.rng)
-    change = transition(claim, verdict, usage=used.usage, cost_nanos=used.cost_nanos, spent=spent)
+    change = transition(
+        claim,
+        verdict,
+        usage=used.usage,
+        cost_nanos=used.cost_nanos,
+        price_version=used.price_version,
+        spent=spent,
+    )
     if len(calls) == 1 or change.attempt_end is None:
         return change
     keys = "+".join(one.drawn.key for one in calls if one is calls[0] or one.answered.sent)

@@ -3,9 +3,9 @@
 Also whose tenant an administrative request is about, and how its body is read.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gateway_api import reading
 from gateway_api.access import Caller
 from gateway_api.state import CALLER, REQUEST_ID, STATE
+from shared import ids
 from shared.db import audit, tenants
 from shared.db import engine as db
 from shared.db.audit import Change
@@ -56,6 +57,16 @@ async def changing(request: web.Request) -> AsyncIterator[tuple[db.Connection, l
         raise
     if made:
         await state.callers.changed()
+
+
+def change_of(
+    noun: ids.Prefix, shown: Callable[[Any], dict[str, Any]], verb: str, before: Any | None, row: Any | None
+) -> Change:
+    """Return the entry of the audit log for a row that was made, changed or deleted, as callers are `shown` it."""
+    of: Any = row if row is not None else before
+    return Change(
+        f"{noun}.{verb}", noun, ids.show(noun, of.id), of.tenant_id, before and shown(before), row and shown(row)
+    )
 
 
 def within(caller: Caller) -> str | None:

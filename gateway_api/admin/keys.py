@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Self
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from gateway_api import reading
 from gateway_api.access import OF_ROLE, Caller, Role, Scope
-from gateway_api.admin.changing import Closed, body, changing, closed, listed_tenant, tenant_of, within
+from gateway_api.admin.changing import Closed, body, change_of, changing, closed, listed_tenant, tenant_of, within
 from gateway_api.admin.teams import joined
 from gateway_api.admin.tenants import Name
 from gateway_api.answers import as_json, page
@@ -23,7 +24,6 @@ from shared import ids
 from shared.db import api_keys
 from shared.db import engine as db
 from shared.db.api_keys import KeyFields, KeyRow
-from shared.db.audit import Change
 from shared.errors import ApiError
 from shared.public import moment
 from shared.schemas import Moment
@@ -215,11 +215,6 @@ def _once(row: KeyRow, secret: str) -> web.Response:
     return as_json(shown(row) | {"key": secret}, headers={"Cache-Control": "no-store"})
 
 
-def _change(verb: str, before: KeyRow | None, row: KeyRow) -> Change:
-    id_ = ids.show("key", row.id)
-    return Change(f"key.{verb}", "key", id_, row.tenant_id, before and shown(before), shown(row))
-
-
 def shown(row: KeyRow) -> dict[str, Any]:
     """Return a key as callers see it ever after: without its secret."""
     return {
@@ -237,3 +232,6 @@ def shown(row: KeyRow) -> dict[str, Any]:
         "expires_at": moment(row.expires_at),
         "revoked_at": moment(row.revoked_at),
     }
+
+
+_change = partial(change_of, "key", shown)

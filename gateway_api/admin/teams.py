@@ -1,19 +1,19 @@
 """Teams over HTTP: the parts of a tenant that its keys, and so its jobs, belong to."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from aiohttp import web
 
 from gateway_api import reading
-from gateway_api.admin.changing import Closed, body, changing, closed, listed_tenant, tenant_of, within
+from gateway_api.admin.changing import Closed, body, change_of, changing, closed, listed_tenant, tenant_of, within
 from gateway_api.admin.tenants import Name
 from gateway_api.answers import as_json, page
 from gateway_api.state import CALLER, STATE
 from shared import ids
 from shared.db import api_keys, teams
 from shared.db import engine as db
-from shared.db.audit import Change
 from shared.db.teams import TeamRow
 from shared.errors import ApiError
 from shared.public import moment
@@ -99,11 +99,6 @@ async def _team(connection: db.Connection, request: web.Request) -> TeamRow:
     return row
 
 
-def _change(verb: str, before: TeamRow | None, row: TeamRow) -> Change:
-    id_ = ids.show("team", row.id)
-    return Change(f"team.{verb}", "team", id_, row.tenant_id, before and shown(before), shown(row))
-
-
 def shown(row: TeamRow) -> dict[str, Any]:
     """Return a team as callers see it."""
     return {
@@ -114,3 +109,6 @@ def shown(row: TeamRow) -> dict[str, Any]:
         "created_at": moment(row.created_at),
         "closed_at": moment(row.closed_at),
     }
+
+
+_change = partial(change_of, "team", shown)

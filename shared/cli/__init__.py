@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from shared.cli import batches, config, doctor, jobs, keys, limits, parts, submit, tenants
+from shared.cli import (
+    alerts,
+    batches,
+    budgets,
+    config,
+    doctor,
+    jobs,
+    keys,
+    ledger,
+    limits,
+    parts,
+    submit,
+    tenants,
+    usage,
+)
 from shared.errors import SluiceError
 
 app = typer.Typer(
@@ -15,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (parts, submit, jobs, batches, keys, tenants, limits, doctor, config):
+for module in (parts, submit, jobs, batches, keys, tenants, budgets, usage, ledger, limits, alerts, doctor, config):
     module.register(app)
 
 

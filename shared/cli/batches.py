@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shared.cli.calls import Url, listed, path_of, with_client
+from shared.cli.calls import Tenant, Url, listed, path_of, with_client
 from shared.cli.output import AsJson, as_json, cost, facts, moment, table
 
 if TYPE_CHECKING:
@@ -21,9 +21,14 @@ def register(root: typer.Typer) -> None:
 
 
 @app.command("list")
-def list_(limit: Annotated[int, typer.Option(min=1, max=100_000)] = 20, json: AsJson = False, url: Url = None) -> None:
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 20,
+    tenant: Tenant = None,
+    json: AsJson = False,
+    url: Url = None,
+) -> None:
     """List batches, newest first."""
-    page = listed("/v1/batches", {}, limit=limit, url=url)
+    page = listed("/v1/batches", {}, limit=limit, url=url, tenant=tenant)
     if json:
         as_json(page)
         return
@@ -45,23 +50,23 @@ def _row(batch: dict[str, Any]) -> tuple[str, ...]:
 
 
 @app.command()
-def show(id_: Id, json: AsJson = False, url: Url = None) -> None:
+def show(id_: Id, tenant: Tenant = None, json: AsJson = False, url: Url = None) -> None:
     """Show a batch: its counts, tokens and cost."""
 
     async def act(client: "Client") -> dict[str, Any]:
         return await client.get(path_of("/v1/batches", id_))
 
-    _show(with_client(url, act), json=json)
+    _show(with_client(url, act, tenant=tenant), json=json)
 
 
 @app.command()
-def cancel(id_: Id, json: AsJson = False, url: Url = None) -> None:
+def cancel(id_: Id, tenant: Tenant = None, json: AsJson = False, url: Url = None) -> None:
     """Stop a batch: what waits is cancelled, what runs is stopped, what ended stays."""
 
     async def act(client: "Client") -> dict[str, Any]:
         return await client.post(path_of("/v1/batches", id_, "cancel"), repeatable=True)
 
-    _show(with_client(url, act), json=json)
+    _show(with_client(url, act, tenant=tenant), json=json)
 
 
 def _show(batch: dict[str, Any], *, json: bool) -> None:

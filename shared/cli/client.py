@@ -4,6 +4,7 @@ Not here: what the answers mean (`submission`, `jobs`, `batches`) and how they a
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=120)
 PASSING = frozenset({429, 502, 503, 504})
+FULL = {"rate_limit_exceeded": "rate limited", "queue_full": "the queue is full"}
+"""What a person is told of a 429, by its code."""
 TWIN_IN_FLIGHT = 409
 RESULTS_AT_ONCE = 1000
 BYTES_AT_ONCE = 8 * 2**20
@@ -65,29 +68,42 @@ def find_address(environ: Mapping[str, str], *, url: str | None = None, key: str
 
 
 class _RefusalError(Exception):
-    """An answer that is an error; `again` says whether the same call may fare better later."""
+    """An answer that is an error; `again` says whether the same call may fare better later, `full` what is."""
 
-    def __init__(self, error: CliError, *, again: bool, wait: float = 0.0) -> None:
+    def __init__(self, error: CliError, *, again: bool, wait: float = 0.0, full: str | None = None) -> None:
         self.error = error
         self.again = again
         self.wait = wait
+        self.full = full
 
 
 class Client:
     """A session with one gateway: `async with Client(address) as client`.
 
     `patience` is for how many seconds a call that may be repeated is tried again. A gateway that never answered is
-    not waited for: it is most likely not running.
+    not waited for: it is most likely not running. `on_wait` is told once of each wait that a limit asks for. `tenant`
+    is whom the bootstrap key acts as.
     """
 
-    def __init__(self, address: Address, *, patience: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        patience: float = 30.0,
+        tenant: str | None = None,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
         self.address = address
         self._patience = patience
+        self._tenant = tenant
+        self._on_wait = on_wait
         self._random = random.Random()
         self._reached = False
 
     async def __aenter__(self) -> Self:
         headers = {"authorization": f"Bearer {self.address.key}"} if self.address.key else {}
+        if self._tenant:
+            headers["x-sluice-tenant"] = self._tenant
         self._session = aiohttp.ClientSession(headers=headers, timeout=TIMEOUT)
         return self
 
@@ -109,6 +125,11 @@ class Client:
         return await self._retried(
             lambda: self._json("POST", path, data=data, headers=headers), repeatable=repeatable or bool(idempotency_key)
         )
+
+    async def patch(self, path: str, body: object) -> Json:
+        """Change what is at a path, which may be repeated, and return the answer. Raises CliError."""
+        data = orjson.dumps(body)
+        return await self._retried(lambda: self._json("PATCH", path, data=data), repeatable=True)
 
     async def delete(self, path: str) -> Json:
         """Delete what is at a path, which may be repeated, and return the answer. Raises CliError."""
@@ -185,12 +206,12 @@ class Client:
         deadline = time.monotonic() + self._patience
         failures = 0
         while True:
-            wait = 0.0
+            wait, full = 0.0, None
             try:
                 answer = await once()
             except _RefusalError as refusal:
                 self._reached = True
-                error, again, wait = refusal.error, refusal.again, refusal.wait
+                error, again, wait, full = refusal.error, refusal.again, refusal.wait, refusal.full
             except (aiohttp.ClientError, TimeoutError) as lost:
                 error, again = self._unreachable(lost), self._reached
             else:
@@ -200,6 +221,8 @@ class Client:
             pause = backoff(failures, self._random, at_least=wait)
             if not (again and repeatable) or time.monotonic() + pause > deadline:
                 raise error
+            if full and self._on_wait:
+                self._on_wait(f"{full}, trying again in {math.ceil(pause)} s")
             await asyncio.sleep(pause)
 
     def _unreachable(self, lost: BaseException) -> CliError:
@@ -249,4 +272,5 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         CliError(message, status=response.status),
         again=(response.status in PASSING or twin) and not exhausted,
         wait=wait or 0.0,
+        full=FULL.get(str(detail.get("code"))) if response.status == 429 else None,
     )

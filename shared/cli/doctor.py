@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 MOST_SKEW_SECONDS = 2.0
+DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ async def _examine() -> list[Finding]:
     from shared.errors import ConfigError
 
     try:
-        chosen = settings.load(**_of_running(Path(os.environ.get("SLUICE_DATA_DIR", ".sluice"))))
+        chosen = settings.load(**of_running())
     except ConfigError as error:
         return [Finding("environment", good=False, found=str(error), fix="correct the variable")]
     findings = [Finding("environment", good=True, found="every variable can be used"), *_configuration(chosen.config)]
@@ -62,9 +63,9 @@ async def _examine() -> list[Finding]:
     return findings
 
 
-def _of_running(data: Path) -> dict[str, object]:
+def of_running() -> dict[str, object]:
     """Return the addresses that `sluice up` left in its data directory, as far as the environment has none."""
-    path = data / "env"
+    path = Path(os.environ.get("SLUICE_DATA_DIR", ".sluice")) / "env"
     found = dict(re.findall(r"^export SLUICE_(\w+)='(.*)'$", path.read_text(), re.MULTILINE)) if path.exists() else {}
     return {
         name.lower(): value
@@ -96,7 +97,7 @@ def _configuration(path: Path) -> list[Finding]:
 
 
 async def _postgres(url: str) -> AsyncIterator[Finding]:
-    from shared.db import engine, inspect, migrate
+    from shared.db import alerts, engine, inspect, migrate
     from shared.errors import SluiceError
 
     database = engine.create(url, pool_size=1, name="sluice-doctor")
@@ -104,6 +105,7 @@ async def _postgres(url: str) -> AsyncIterator[Finding]:
         async with engine.transaction(database) as connection:
             before, seen = time.time(), await inspect.server(connection)
             revision = await migrate.current(connection)
+            raised = await alerts.counts(connection, seconds=DAY_SECONDS) if revision == migrate.latest() else {}
     except (SluiceError, OSError) as error:
         fix = "see that the server runs and SLUICE_DATABASE_URL is right"
         yield Finding("Postgres", good=False, found=f"{error}: {error.__cause__}"[:300], fix=fix)
@@ -112,6 +114,9 @@ async def _postgres(url: str) -> AsyncIterator[Finding]:
         await database.dispose()
     yield Finding("Postgres", good=seen.version >= 15, found=f"version {seen.version}", fix="Sluice needs 15 or newer")
     yield Finding("migrations", good=revision == migrate.latest(), found=str(revision), fix="run `sluice migrate`")
+    if raised:
+        listed = ", ".join(f"{kind} ({number})" for kind, number in raised.items())
+        yield Finding("alerts", good=True, found=f"in the last day {listed}; `sluice alerts` shows them")
     yield _clock("Postgres", seen.now - (before + time.time()) / 2)
     yield Finding(
         "durability",

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shared.cli.calls import Url, listed, path_of, with_client
+from shared.cli.calls import Tenant, Url, listed, path_of, with_client
 from shared.cli.output import AsJson, as_json, cost, facts, moment, table
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ def list_(
     batch: Annotated[str | None, typer.Option(help="batch_…")] = None,
     model: Annotated[str | None, typer.Option(help="the model asked for")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 20,
+    tenant: Tenant = None,
     json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List jobs, newest first."""
     query: dict[str, str | int | None] = {"status": status, "batch_id": batch, "model": model}
-    page = listed("/v1/jobs", query, limit=limit, url=url)
+    page = listed("/v1/jobs", query, limit=limit, url=url, tenant=tenant)
     if json:
         as_json(page)
         return
@@ -58,6 +59,7 @@ def _row(job: dict[str, Any]) -> tuple[str, ...]:
 def show(
     id_: Annotated[str, typer.Argument(metavar="ID", help="job_…")],
     result: Annotated[bool, typer.Option("--result", help="also print the provider's answer")] = False,
+    tenant: Tenant = None,
     json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -66,7 +68,7 @@ def show(
     async def act(client: "Client") -> tuple[dict[str, Any], dict[str, Any]]:
         return await client.get(path_of("/v1/jobs", id_)), await client.get(path_of("/v1/jobs", id_, "attempts"))
 
-    job, attempts = with_client(url, act)
+    job, attempts = with_client(url, act, tenant=tenant)
     if json:
         as_json({**job, "attempts_made": attempts["data"]})
         return
@@ -77,6 +79,7 @@ def show(
             "id": job["id"],
             "custom_id": job["custom_id"],
             "status": job["status"],
+            "held": job["held_by"] and f"held by {job['held_by']} until {moment(job['run_at'])} (UTC)",
             "model": job["model"],
             "target": job["provider"] and f"{job['provider']} ({job['deployment'] or 'no call yet'})",
             "priority": job["priority"],
@@ -112,9 +115,9 @@ def _attempt(attempt: dict[str, Any]) -> tuple[str, ...]:
 
 
 @app.command()
-def cancel(ids: Ids, json: AsJson = False, url: Url = None) -> None:
+def cancel(ids: Ids, tenant: Tenant = None, json: AsJson = False, url: Url = None) -> None:
     """Stop jobs wherever they are."""
-    _act_on(ids, "cancel", json=json, url=url)
+    _act_on(ids, "cancel", json=json, url=url, tenant=tenant)
 
 
 @app.command()
@@ -122,6 +125,7 @@ def retry(
     ids: Annotated[list[str] | None, typer.Argument(help="job_…")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="every failed job")] = False,
     batch: Annotated[str | None, typer.Option(help="with --failed: of this batch only")] = None,
+    tenant: Tenant = None,
     json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -129,13 +133,13 @@ def retry(
     if bool(ids) == failed or (batch and not failed):
         raise typer.BadParameter("give job ids, or --failed with or without --batch")
     if ids:
-        _act_on(ids, "retry", json=json, url=url)
+        _act_on(ids, "retry", json=json, url=url, tenant=tenant)
         return
 
     async def act(client: "Client") -> dict[str, Any]:
         return await client.post("/v1/jobs/retry", {"status": "failed", **({"batch_id": batch} if batch else {})})
 
-    answer = with_client(url, act)
+    answer = with_client(url, act, tenant=tenant)
     if json:
         as_json(answer)
     else:
@@ -143,11 +147,11 @@ def retry(
         typer.echo(f"{answer['retried']:,} jobs run again{more}")
 
 
-def _act_on(ids: list[str], verb: str, *, json: bool, url: str | None) -> None:
+def _act_on(ids: list[str], verb: str, *, json: bool, url: str | None, tenant: str | None) -> None:
     async def act(client: "Client") -> list[dict[str, Any]]:
         return [await client.post(path_of("/v1/jobs", id_, verb), repeatable=verb == "cancel") for id_ in ids]
 
-    acted = with_client(url, act)
+    acted = with_client(url, act, tenant=tenant)
     if json:
         as_json({"object": "list", "data": acted})
     else:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shared.cli.calls import Url, listed, path_of, with_client
+from shared.cli.calls import Tenant, Url, listed, path_of, with_client
 from shared.cli.output import AsJson, as_json, facts, moment, table
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ PATH = "/v1/admin/keys"
 app = typer.Typer(help="Make keys, list, rotate and revoke them.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="key_…")]
-Tenant = Annotated[str | None, typer.Option(help="name or id of a tenant; with the bootstrap key")]
 
 
 def register(root: typer.Typer) -> None:

@@ -21,7 +21,7 @@ Json = dict[str, Any]
 CHUNK_LINES = 10_000
 CHUNK_BYTES = 16 * 2**20
 LARGEST_LINE = 60 * 2**20
-MOST_FAULTS = 100
+MOST_FAULTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +56,20 @@ class Survey:
 
 
 def survey(path: Path, defaults: Defaults) -> Survey:
-    """Read a file once, line by line, without sending anything. Faults beyond the first hundred are only counted."""
+    """Read a file once, line by line, without sending anything. Faults beyond the first ten are only counted."""
     digest = hashlib.sha256(orjson.dumps([1, defaults.model, defaults.priority]))
     chunks: list[Chunk] = []
     faults: list[str] = []
-    faulty = 0
+    hidden = 0
     ids: dict[str, int] = {}
     size = 0
     for number, offset, raw in _numbered(path):
         digest.update(b"%d %b\n" % (number, raw.strip()))
         line = request(raw, number, defaults)
         found = _faults(line, raw, number, ids)
-        faulty += bool(found)
-        if len(faults) < MOST_FAULTS:
-            faults += [f"line {number}: {fault}" for fault in found]
+        room = MOST_FAULTS - len(faults)
+        faults += [f"line {number}: {fault}" for fault in found[:room]]
+        hidden += len(found[room:])
         last = chunks[-1] if chunks else None
         if last is None or last.lines >= CHUNK_LINES or size + len(raw) > CHUNK_BYTES:
             chunks.append(Chunk(offset, number, 1))
@@ -77,8 +77,8 @@ def survey(path: Path, defaults: Defaults) -> Survey:
         else:
             chunks[-1] = Chunk(last.offset, last.first, last.lines + 1)
             size += len(raw)
-    if faulty and len(faults) >= MOST_FAULTS:
-        faults.append(f"{faulty:,} faulty lines in all")
+    if hidden:
+        faults.append(f"… and {hidden:,} more")
     if not chunks:
         faults.append("there is no request in it")
     return Survey(digest.hexdigest(), tuple(chunks), tuple(faults))

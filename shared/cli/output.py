@@ -44,6 +44,11 @@ def facts(values: Mapping[str, object]) -> None:
             typer.echo(f"{name:<{width}}{clean(str(value))}")
 
 
+def note(text: str) -> None:
+    """Print a line beside the command's output, on standard error."""
+    typer.echo(clean(text), err=True)
+
+
 def clean(text: str) -> str:
     """Return text without control characters other than line breaks and tabs."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")

@@ -8,6 +8,7 @@ that was torn, or written just before the state was, is fetched again and appear
 import contextlib
 import fcntl
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +29,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A submission's standing: its batches in the file's order, and how many bytes of the results file count."""
+    """A submission's standing: its batches in the file's order, and how many bytes of the results file count.
+
+    `again` is a text of its own for lines that are submitted although they were before, '' elsewhere.
+    """
 
     digest: str
     parts: tuple[Part, ...] = ()
     size: int = 0
+    again: str = ""
 
     def submitted(self, batch_id: str) -> "State":
         """Return the state after one more chunk was accepted."""
@@ -45,7 +50,7 @@ class State:
 
     def rewound(self) -> "State":
         """Return the state with the same batches and no result written."""
-        return State(self.digest, tuple(Part(part.batch_id) for part in self.parts))
+        return replace(self, parts=tuple(Part(part.batch_id) for part in self.parts), size=0)
 
 
 def state_path(out: Path) -> Path:
@@ -75,11 +80,12 @@ def save(path: Path, state: State) -> None:
 
 
 @contextlib.contextmanager
-def opened(out: Path, digest: str) -> Iterator[tuple[BinaryIO, State]]:
+def opened(out: Path, digest: str, *, again: bool = False) -> Iterator[tuple[BinaryIO, State]]:
     """Open a results file for appending; yields it with the state to go on from, a new one where there was none.
 
     What the state does not count is cut off; a file that lost bytes which counted is fetched anew from its beginning.
-    Raises CliError where the file is of another submission, or another run writes it at this moment.
+    With `again` a new state submits what was submitted before a second time. Raises CliError where the file is of
+    another submission, or another run writes it at this moment.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("ab") as file:
@@ -91,12 +97,16 @@ def opened(out: Path, digest: str) -> Iterator[tuple[BinaryIO, State]]:
         if state is None:
             if file.tell():
                 raise CliError(f"{out} already exists: name another file with --out, or delete it")
-            state = State(digest)
+            state = State(digest, again=secrets.token_hex(4) if again else "")
+            if again:  # saved before the first batch is sent, so that no interruption makes it another submission
+                save(state_path(out), state)
         elif state.digest != digest:
             raise CliError(
                 f"{out} holds the results of other lines or options: name another file with --out, "
                 f"or delete it and {state_path(out)}"
             )
+        elif again and not state.again:
+            raise CliError(f"{out} holds the results of these lines: name another file with --out to submit them again")
         if file.tell() < state.size:
             state = state.rewound()
         file.truncate(state.size)

@@ -16,9 +16,11 @@ from shared.cli.calls import Url
 if TYPE_CHECKING:
     from shared.cli.lines import Defaults, Survey
     from shared.cli.progress import Tally
+    from shared.cli.submission import Submission
 
 SOME_FAILED = 2
 INTERRUPTED = 130
+MOST_COMMANDS = 10
 STDIN = Path("-")
 
 
@@ -40,6 +42,8 @@ def submit(
     priority: Annotated[
         Literal["interactive", "standard", "bulk"] | None, typer.Option(help="the priority of lines that name none")
     ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="print what it would cost, and send nothing")] = False,
+    again: Annotated[bool, typer.Option("--again", help="submit it though it was before, with another --out")] = False,
     url: Url = None,
 ) -> None:
     """Submit a file of requests and write the results as they come. Run it again after an interruption: it resumes."""
@@ -48,7 +52,10 @@ def submit(
     out = out or Path("results.jsonl" if file == STDIN else f"{file.with_suffix('').name}.results.jsonl")
     try:
         with _readable(file) as path:
-            tally = _run(path, out, Defaults(model, priority), wait=wait, url=url)
+            if estimate:
+                _estimate(path, Defaults(model, priority), url=url)
+                return
+            tally = _run(path, out, Defaults(model, priority), wait=wait, again=again, url=url)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. Run the same command again to go on where it stopped.", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -56,7 +63,7 @@ def submit(
         raise typer.Exit(SOME_FAILED)
 
 
-def _run(path: Path, out: Path, defaults: "Defaults", *, wait: bool, url: str | None) -> "Tally":
+def _run(path: Path, out: Path, defaults: "Defaults", *, wait: bool, again: bool, url: str | None) -> "Tally":
     import asyncio
     import os
     import time
@@ -73,19 +80,32 @@ def _run(path: Path, out: Path, defaults: "Defaults", *, wait: bool, url: str | 
     before = load(state_path(out))
     if before is None or before.digest != surveyed.digest:  # else it was sent, and a deadline in it may have passed
         _refuse_faults(surveyed)
-    with opened(out, surveyed.digest) as (file, state):
+    with opened(out, surveyed.digest, again=again) as (file, state):
         submission = Submission(out, file, state)
-        if state.parts:
-            typer.echo(f"Resuming: {len(state.parts)} of {len(surveyed.chunks)} batches were submitted.", err=True)
+        kept = len(state.parts)
+        if kept:
+            typer.echo(f"Resuming: {kept} of {len(surveyed.chunks)} batches were submitted.", err=True)
         with Progress("Running", total=surveyed.lines) if wait else contextlib.nullcontext() as progress:
             asyncio.run(submission.run(address, path, surveyed, defaults=defaults, progress=progress))
     if wait:
-        _show(submission.tally, out, seconds=time.monotonic() - began)
+        _show(submission, out, seconds=time.monotonic() - began)
+    elif kept == len(surveyed.chunks):
+        typer.echo("Submitted before; nothing new was sent. Run the same command without --no-wait for its results.")
     else:
         typer.echo(f"Submitted {surveyed.lines:,} requests. Run the same command without --no-wait for their results.")
+    if not wait:
         for part in submission.state.parts:
             typer.echo(part.batch_id)
     return submission.tally
+
+
+def _estimate(path: Path, defaults: "Defaults", *, url: str | None) -> None:
+    from shared.cli import estimate
+    from shared.cli.lines import survey
+
+    surveyed = survey(path, defaults)
+    _refuse_faults(surveyed)
+    estimate.show(path, surveyed, defaults, url=url)
 
 
 def _refuse_faults(surveyed: "Survey") -> None:
@@ -97,20 +117,32 @@ def _refuse_faults(surveyed: "Survey") -> None:
         raise CliError("nothing was sent: correct the faults above")
 
 
-def _show(tally: "Tally", out: Path, *, seconds: float) -> None:
-    from shared.cli.output import facts
+def _show(submission: "Submission", out: Path, *, seconds: float) -> None:
+    from shared.cli.failures import commonest
+    from shared.cli.output import facts, note
     from shared.cli.progress import duration, money
 
+    tally, before = submission.tally, submission.spent_before
     facts(
         {
             "completed": f"{tally.completed:,}",
             "failed": f"{tally.failed:,}",
-            "cost": money(tally.cost),
+            "cost": money(tally.cost) + (" (spent before)" if before else ""),
             "tokens": f"{tally.input_tokens:,} in, {tally.output_tokens:,} out",
             "time": duration(seconds),
             "results": out,
         }
     )
+    if before:
+        note("It was submitted before; nothing new was spent. To run it anew, give --again and another --out.")
+    if tally.failed and (failure := commonest(out)):
+        note(f"{failure.jobs:,} of the failed: {failure.code}: {failure.message}")
+    if batches := submission.batches_failed:
+        note("To run the failed ones again, and then this command for their results:")
+        for batch in batches[:MOST_COMMANDS]:
+            note(f"  sluice jobs retry --failed --batch {batch}")
+        if len(batches) > MOST_COMMANDS:
+            note(f"  … and {len(batches) - MOST_COMMANDS:,} more batches")
 
 
 @contextlib.contextmanager

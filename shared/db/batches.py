@@ -4,12 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, literal_column, select, text
 
 from shared.db.engine import Connection
 from shared.db.tables import batches
 
 BatchRow = Row[Any]
+
+# What it may spend is a budget of its own.
+_SHOWN: tuple[Any, ...] = (
+    batches,
+    literal_column("""(
+        SELECT b.limit_nanos FROM budgets b WHERE b.tenant_id = batches.tenant_id
+            AND b.subject = 'batch:' || batches.id::text AND b.closed_at IS NULL
+    )""").label("max_cost_nanos"),
+)
 
 
 async def insert(
@@ -22,7 +31,7 @@ async def insert(
     total: int,
     metadata: dict[str, str],
 ) -> BatchRow:
-    """Store a batch of `total` jobs that are inserted in the same transaction."""
+    """Store a batch of `total` jobs that are inserted in the same transaction, as is a budget of its own before it."""
     statement = batches.insert().values(
         id=id_,
         tenant_id=tenant_id,
@@ -32,20 +41,20 @@ async def insert(
         total=total,
         metadata=metadata,
     )
-    row: BatchRow = (await connection.execute(statement.returning(batches))).one()
+    row: BatchRow = (await connection.execute(statement.returning(*_SHOWN))).one()
     return row
 
 
 async def get(connection: Connection, tenant_id: str, id_: UUID) -> BatchRow | None:
     """Return a tenant's batch."""
     return (
-        await connection.execute(select(batches).where(batches.c.id == id_, batches.c.tenant_id == tenant_id))
+        await connection.execute(select(*_SHOWN).where(batches.c.id == id_, batches.c.tenant_id == tenant_id))
     ).first()
 
 
 async def page(connection: Connection, tenant_id: str, *, after: UUID | None, limit: int) -> Sequence[BatchRow]:
     """Return up to `limit` of a tenant's batches, newest first, older than the batch `after`."""
-    query = select(batches).where(batches.c.tenant_id == tenant_id)
+    query = select(*_SHOWN).where(batches.c.tenant_id == tenant_id)
     if after is not None:
         query = query.where(batches.c.id < after)
     return (await connection.execute(query.order_by(batches.c.id.desc()).limit(limit))).all()

@@ -23,7 +23,8 @@ class NewJob:
 
     The estimates are in tokens: of the input by its length, of the output at most what the request allows, 0 for any.
     `route` is a `Route` as it is stored. `key_id` and `team_id` say who submitted it (None: the bootstrap key),
-    `end_user` says for whom.
+    `end_user` says for whom. `max_cost_nanos` is what the job may spend, `input_bound` the most tokens that its
+    input can have (None: nobody counted), `tags` are the `K=V` of its metadata that usage is grouped by.
     """
 
     id: UUID
@@ -47,11 +48,15 @@ class NewJob:
     key_id: UUID | None = None
     team_id: UUID | None = None
     end_user: str | None = None
+    input_bound: int | None = None
+    max_cost_nanos: int | None = None
+    tags: Sequence[str] | None = None
 
     status = "queued"
-    attempt = 0
+    attempt = put_off = 0
     started_at = finished_at = error = deployment = None
-    input_tokens = cost_nanos = None
+    input_tokens = cost_nanos = held_by = None
+    downgraded = False
 
 
 # Repeating it after a lost connection changes nothing.
@@ -63,16 +68,19 @@ WITH n AS (
         CAST(:priority AS text[]), CAST(:created_at AS timestamptz[]), CAST(:run_at AS timestamptz[]),
         CAST(:deadline AS timestamptz[]), CAST(:metadata AS text[]), CAST(:webhook AS text[]), CAST(:body AS bytea[]),
         CAST(:input_estimate AS bigint[]), CAST(:output_estimate AS bigint[]), CAST(:route AS text[]),
-        CAST(:key_id AS uuid[]), CAST(:team_id AS uuid[]), CAST(:end_user AS text[])
+        CAST(:key_id AS uuid[]), CAST(:team_id AS uuid[]), CAST(:end_user AS text[]),
+        CAST(:input_bound AS bigint[]), CAST(:max_cost_nanos AS bigint[]), CAST(:tags AS text[])
     ) AS n(id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, created_at, run_at,
-           deadline, metadata, webhook, body, input_estimate, output_estimate, route, key_id, team_id, end_user)
+           deadline, metadata, webhook, body, input_estimate, output_estimate, route, key_id, team_id, end_user,
+           input_bound, max_cost_nanos, tags)
 ), j AS (
     INSERT INTO jobs (id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, status,
                       created_at, run_at, deadline, metadata, webhook, input_estimate, output_estimate, route,
-                      key_id, team_id, end_user)
+                      key_id, team_id, end_user, input_bound, max_cost_nanos, tags)
     SELECT id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, 'queued',
            created_at, run_at, deadline, metadata::jsonb, webhook::jsonb, input_estimate, output_estimate, route::jsonb,
-           key_id, team_id, end_user
+           key_id, team_id, end_user, input_bound, max_cost_nanos,
+           CASE WHEN tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(tags::jsonb)) END
     FROM n ON CONFLICT DO NOTHING
 )
 INSERT INTO payloads (job_id, body) SELECT id, body FROM n ON CONFLICT DO NOTHING
@@ -89,7 +97,7 @@ def _json(value: object) -> str | None:
 async def insert(connection: Connection, new: Sequence[NewJob]) -> None:
     """Store jobs and their payloads in one statement, whatever their number."""
     columns: dict[str, Sequence[object]] = dict(zip(_COLUMNS, zip(*map(_VALUES, new), strict=True), strict=True))
-    for column in ("metadata", "webhook", "route"):
+    for column in ("metadata", "webhook", "route", "tags"):
         columns[column] = [_json(value) for value in columns[column]]
     await connection.execute(_INSERT, columns)
 
@@ -179,12 +187,13 @@ WITH b AS (
     WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.tenant_id = :tenant AND jobs.status IN ('failed', 'expired')
     ORDER BY jobs.id FOR UPDATE OF jobs
 ), j AS (
-    UPDATE jobs SET status = 'queued', charged = 0, route = NULLIF(route - 'charged_before', '{}'), run_at = now(),
+    UPDATE jobs SET status = 'queued', charged = 0, downgraded = false, run_at = now(),
+        route = NULLIF(route - 'charged_before', '{}'),
         finished_at = NULL, error = NULL,
         cancel_asked_at = NULL, batch_sequence = NULL,
         deadline = CASE WHEN deadline <= now() THEN NULL ELSE deadline END
     FROM old WHERE jobs.id = old.id
-    RETURNING jobs.id, jobs.tenant_id, jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at,
+    RETURNING jobs.id, jobs.tenant_id, jobs.key_id, jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at,
         jobs.deadline, jobs.input_estimate, jobs.output_estimate, old.status AS was, jobs.batch_id
 ), c AS (
     UPDATE batches SET finished_at = NULL,
@@ -196,7 +205,8 @@ WITH b AS (
           FROM j WHERE batch_id IS NOT NULL GROUP BY batch_id) AS n
     WHERE batches.id = n.batch_id
 )
-SELECT id, tenant_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate FROM j
+SELECT id, tenant_id, key_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate
+FROM j
 """)
 
 

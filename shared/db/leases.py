@@ -26,7 +26,9 @@ FROM jobs WHERE lease_id = :id AND (
 """)
 _EXPIRED = text("SELECT id FROM leases WHERE expires_at < now() ORDER BY id LIMIT 20 FOR UPDATE SKIP LOCKED")
 _LOST = text("""
-SELECT id, tenant_id, batch_id, provider, upstream_model, priority, attempt, charged, deadline, claimed_at
+SELECT id, tenant_id, batch_id, provider, upstream_model, priority, attempt, charged, deadline, claimed_at, (
+        SELECT usual_nanos FROM reservations r WHERE r.job_id = jobs.id AND r.attempt = jobs.attempt
+    ) AS usual_nanos
 FROM jobs
 WHERE lease_id IS NOT NULL
     AND (lease_id = ANY(CAST(:leases AS uuid[])) OR NOT EXISTS (SELECT FROM leases WHERE leases.id = jobs.lease_id))

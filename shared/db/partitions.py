@@ -7,7 +7,7 @@ from sqlalchemy import text
 from shared import ids
 from shared.db.engine import Connection
 
-TABLES = ("jobs", "payloads", "results", "attempts")
+TABLES = ("jobs", "payloads", "results", "attempts", "ledger")
 DAYS_AHEAD = 7
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 from shared.db.engine import Connection
 
 _QUEUED = text("""
-SELECT id, tenant_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate
+SELECT id, tenant_id, key_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate
 FROM jobs WHERE status = 'queued' AND id > :after ORDER BY id LIMIT :limit
 """)
 _OVERDUE = text("""

@@ -4,7 +4,7 @@ The migrations are what makes them; a test holds the two against each other.
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, text
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData()
 
@@ -51,6 +51,12 @@ jobs = Table(
     Column("key_id", UUID),
     Column("team_id", UUID),
     Column("end_user", Text),
+    Column("max_cost_nanos", BigInteger),
+    Column("input_bound", BigInteger),
+    Column("downgraded", Boolean, nullable=False, server_default=text("false")),
+    Column("tags", ARRAY(Text)),
+    Column("held_by", UUID),
+    Column("put_off", Integer, nullable=False, server_default=text("0")),
 )
 
 results = Table(

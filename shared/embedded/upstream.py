@@ -126,8 +126,12 @@ class Upstream:
             self._log.write(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
             self._log.flush()
 
-    async def models(self, _: web.Request) -> web.Response:
-        """`GET /v1/models`."""
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/models`: asks for no key, but fails where every call does."""
+        if death := self._tally.dead():
+            reply = _FAILURES[death.how]
+            broken = reply.fault is not None
+            return await _break_off(request, reply) if broken else web.Response(status=reply.status)
         return web.json_response({"object": "list", "data": [{"id": "simulated", "object": "model"}]})
 
     async def stats(self, _: web.Request) -> web.Response:

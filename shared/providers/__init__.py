@@ -137,6 +137,16 @@ class Adapter(Protocol):
         """Read any other answer."""
 
 
+class Listing(Protocol):
+    """What a provider file may hold besides: a question that costs nothing and that only a good key has answered.
+
+    There is none where the vendor's list of models is open to everybody, or nobody knows.
+    """
+
+    def __call__(self, base_url: str, key: str | None) -> HttpRequest:
+        """Build the request for the vendor's list of models."""
+
+
 @cache
 def kinds() -> list[str]:
     """Return the names of the provider files, and of the vendors that one of them has a table of."""
@@ -152,3 +162,9 @@ def adapter(kind: str) -> Adapter:
     if kind in VENDORS:
         return cast("Adapter", importlib.import_module(f"{__name__}.openai_compatible").bound(kind))
     return cast("Adapter", importlib.import_module(f"{__name__}.{kind}"))
+
+
+def listing(kind: str, base_url: str, key: str | None) -> HttpRequest | None:
+    """Return the request for a kind's list of models, None where it has none that is free and asks for the key."""
+    found = cast("Listing | None", getattr(adapter(kind), "listing", None))
+    return None if found is None else found(base_url, key)

@@ -10,6 +10,7 @@ the vendor has in its signatures, which travel as `extra_content`.
 from typing import Any
 
 from shared.errors import Fault
+from shared.providers import HttpRequest
 from shared.providers._chat_request import PARAMETERS, not_said
 from shared.providers._dialect import mapping, sequence, unsupported
 from shared.providers._gemini_contents import conversation, is_earlier
@@ -206,3 +207,9 @@ def _calling(choice: Any, strict: bool, faults: list[Fault]) -> dict[str, Any]:
                 return {"mode": "ANY" if mode == "required" else "VALIDATED", "allowedFunctionNames": names}
     faults.append(unsupported("body.tool_choice", "Gemini has no such choice"))
     return {}
+
+
+def listing(base_url: str, key: str | None) -> HttpRequest:
+    """Build the request for the list of models."""
+    headers = {"x-goog-api-key": key} if key else {}
+    return HttpRequest(url=f"{base_url}/models?pageSize=1", headers=headers, body=b"", method="GET")

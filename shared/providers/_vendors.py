@@ -34,6 +34,7 @@ class Vendor:
     `completion_limit`: it knows `max_completion_tokens`; others are sent `max_tokens`. `names`: messages may have a
     `name`. `json_schema`: answers can be held to a schema. `usage_option`: it must be asked for the usage of a stream,
     by `stream_options`. `thought`: the name it gives reasoning text in a message. `embeddings`: it has that route.
+    `lists_models`: `GET /models` is free, and needs the key.
     """
 
     base_url: str
@@ -45,12 +46,13 @@ class Vendor:
     usage_option: bool = True
     thought: str = "reasoning_content"
     embeddings: bool = True
+    lists_models: bool = False
 
 
 VENDORS: dict[str, Vendor] = {
     # Servers of one's own: https://docs.vllm.ai, https://docs.ollama.com/api/openai-compatibility,
     # https://github.com/ggml-org/llama.cpp/tree/master/tools/server, https://lmstudio.ai/docs/developer/openai-compat
-    "vllm": Vendor(base_url="http://127.0.0.1:8000/v1", completion_limit=True),
+    "vllm": Vendor(base_url="http://127.0.0.1:8000/v1", completion_limit=True, lists_models=True),
     "ollama": Vendor(
         base_url="http://127.0.0.1:11434/v1",
         refuses={"logit_bias", "n", "parallel_tool_calls", "tool_choice"},
@@ -69,10 +71,14 @@ VENDORS: dict[str, Vendor] = {
         names=False,
         thought="reasoning",
         embeddings=False,
+        lists_models=True,
     ),
     # https://docs.together.ai/reference/chat-completions-1: `logprobs` is a number there
     "together": Vendor(
-        base_url="https://api.together.xyz/v1", refuses={"logprobs", "top_logprobs"}, thought="reasoning"
+        base_url="https://api.together.xyz/v1",
+        refuses={"logprobs", "top_logprobs"},
+        thought="reasoning",
+        lists_models=True,
     ),
     # https://docs.fireworks.ai/api-reference/post-chatcompletions
     "fireworks": Vendor(
@@ -84,6 +90,7 @@ VENDORS: dict[str, Vendor] = {
         refuses={"logit_bias", "n", "parallel_tool_calls", "seed"},
         json_schema=False,
         embeddings=False,
+        lists_models=True,
     ),
     # https://docs.x.ai/docs/api-reference
     "xai": Vendor(
@@ -92,6 +99,7 @@ VENDORS: dict[str, Vendor] = {
         takes={"web_search_options"},
         completion_limit=True,
         embeddings=False,
+        lists_models=True,
     ),
     # https://openrouter.ai/docs/api-reference/parameters
     "openrouter": Vendor(
@@ -108,6 +116,7 @@ VENDORS: dict[str, Vendor] = {
         completion_limit=True,
         thought="reasoning",
         embeddings=False,
+        lists_models=True,
     ),
     # https://docs.perplexity.ai/api-reference/chat-completions-post
     "perplexity": Vendor(
@@ -142,6 +151,7 @@ VENDORS: dict[str, Vendor] = {
         takes={"prompt_cache_key", "safety_identifier"},
         completion_limit=True,
         embeddings=False,
+        lists_models=True,
     ),
     # https://docs.z.ai/api-reference/llm/chat-completion: `tool_choice` is always `auto`
     "zai": Vendor(

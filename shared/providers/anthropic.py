@@ -60,6 +60,12 @@ def request(call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
     return HttpRequest(url=f"{deployment.base_url}/messages", headers=headers, body=orjson.dumps(body))
 
 
+def listing(base_url: str, key: str | None) -> HttpRequest:
+    """Build the request for the list of models."""
+    headers = {"anthropic-version": _VERSION, **({"x-api-key": key} if key else {})}
+    return HttpRequest(url=f"{base_url}/models?limit=1", headers=headers, body=b"", method="GET")
+
+
 def completion(response: HttpResponse, call: Call) -> Completion | ProviderError:
     """Read a 2xx answer: a message."""
     response = _identified(response)

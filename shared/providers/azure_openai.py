@@ -26,9 +26,14 @@ def faults(call: Call) -> list[Fault]:
 
 def request(call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
     """Build the request: OpenAI's, with Azure's path and header."""
-    base_url = deployment.base_url.rstrip("/").removesuffix(_PATH).removesuffix("/openai") + _PATH
-    built = openai.request(call, replace(deployment, base_url=base_url), None)
+    built = openai.request(call, replace(deployment, base_url=_address(deployment.base_url)), None)
     return replace(built, headers=built.headers | {"api-key": key}) if key else built
+
+
+def listing(base_url: str, key: str | None) -> HttpRequest:
+    """Build the request for the list of models."""
+    built = openai.listing(_address(base_url), None)
+    return replace(built, headers={"api-key": key}) if key else built
 
 
 def completion(response: HttpResponse, call: Call) -> Completion | ProviderError:
@@ -49,6 +54,10 @@ def stream(head: HttpResponse, call: Call) -> StreamReader:
 def error(response: HttpResponse) -> ProviderError:
     """Read any other answer."""
     return reading.error(_identified(response))
+
+
+def _address(base_url: str) -> str:
+    return base_url.rstrip("/").removesuffix(_PATH).removesuffix("/openai") + _PATH
 
 
 def _identified(response: HttpResponse) -> HttpResponse:

@@ -69,6 +69,13 @@ def request(call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
     return HttpRequest(url=deployment.base_url + _PATHS[call.url], headers=headers, body=orjson.dumps(body))
 
 
+def listing(base_url: str, key: str | None) -> HttpRequest:
+    """Build the request for the list of models, which is in the v1 API."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    url = f"{base_url.removesuffix('/v2')}/v1/models?page_size=1"
+    return HttpRequest(url=url, headers=headers, body=b"", method="GET")
+
+
 def completion(response: HttpResponse, call: Call) -> Completion | ProviderError:
     """Read a 2xx answer: a message or embeddings."""
     response = _identified(response)

@@ -30,6 +30,7 @@ from shared.providers._dialect import (
 )
 from shared.providers._gemini_errors import only_object, read_error
 from shared.providers._gemini_request import chat, embeddings, inputs
+from shared.providers._gemini_request import listing as listing
 from shared.providers._stream import Assembly, ChunkStream
 
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com/v1beta"

@@ -55,6 +55,12 @@ def request(call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
     )
 
 
+def listing(base_url: str, key: str | None) -> HttpRequest:
+    """Build the request for the list of models."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return HttpRequest(url=f"{base_url}/models", headers=headers, body=b"", method="GET")
+
+
 def completion(response: HttpResponse, call: Call) -> Completion | ProviderError:
     """Read a 2xx answer: a chat completion or embeddings."""
     return reading.completion(_identified(response), call)

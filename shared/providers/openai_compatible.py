@@ -59,6 +59,7 @@ class Dialect:
         self._unsaid = UNSAID - vendor.takes
         self.completion, self.stream, self.error = completion, stream, error
         self.DEFAULT_BASE_URL = vendor.base_url
+        self.listing = openai.listing if vendor.lists_models else None
         self.ROUTES = ROUTES if vendor.embeddings else frozenset({_CHAT})
 
     def faults(self, call: Call) -> list[Fault]:

@@ -6,26 +6,30 @@ Each provider's pool has its keys behind one prefix:
 |---|---|---|
 | `sluice:P:lanes` | sorted set | the lanes of provider P, by the time (ms) each next has something to claim |
 | `sluice:P:seen` | sorted set | the lanes that were looked at lately, by when (ms) |
-| `sluice:P:waiting:L:T` | sorted set | ids of tenant T waiting in lane L, by arrival (ms) less their head start |
+| `sluice:P:waiting:L:F` | sorted set | ids of flow F waiting in lane L, by arrival (ms) less their head start |
 | `sluice:P:turns:L` | sorted set | the tenants that wait in lane L, by whose turn it is |
-| `sluice:P:hold:L` | sorted set | tenants that may not have more calls under way, by when to look again (ms) |
-| `sluice:flight:T` | sorted set | ids of tenant T that are being called, where that is limited |
-| `sluice:P:tags:L`, `past:L`, `clock:L` | | virtual time: of who waits, of who has left, of the lane |
-| `sluice:P:deadlines:L:T` | sorted set | those of them that have a deadline, by it (ms) |
-| `sluice:P:facts:L` | hash | what a claim must know of each job: tokens, weight, order, deadline, tenant |
+| `sluice:P:turns:L:T` | sorted set | the flows of tenant T that wait in lane L, by whose turn it is among them |
+| `sluice:P:hold:L` | sorted set | tenants (`T`) and flows (`T/KEY`, `T/`) that have nothing taken, by until when (ms) |
+| `sluice:flight:T`, `flight:F` | sorted set | ids of a tenant or a flow that are called, where that is limited |
+| `sluice:caps` | hash | how many calls a tenant or a flow may have under way, where it has its own limit |
+| `sluice:P:tags:S`, `past:S`, `clock:S` | | virtual time in a scope, `L` or `L:T`: of who waits, has left, of itself |
+| `sluice:P:deadlines:L:F` | sorted set | those of them that have a deadline, by it (ms) |
+| `sluice:P:facts:L` | hash | what a claim must know of each job: tokens, weight, order, deadline, flow |
 | `sluice:P:usage:L` | hash | what each tenant's jobs used, by those that ended |
 | `sluice:P:bucket:L:K` | hash | what key K may still ask of the lane's model, what was learned of it, its circuit |
 | `sluice:P:flight:L:K` | sorted set | ids that are being called with key K, where that is limited |
 | `sluice:P:pace:L` | hash | how many jobs were taken in each of the last seconds |
 | `sluice:P:held:L` | hash | the job that holds its place until it is admitted, and since when |
 | `sluice:P:queue:L` | sorted set | what is in motion, second calls too, in arq's layout: an id by its time due (ms) |
+| `sluice:P:probe:K:M`, `probing` | string | key K (mark M) was asked after lately; somebody looked lately |
 | `sluice:P:wake` | list | one entry for every worker to wake |
 | `arq:job:ID`, `arq:retry:ID` | string | arq's own, while a job is claimed |
 | `sluice:stream:ID` | stream | the chunks of a streamed answer, see `chunks.py` |
 | `sluice:finished`, `sluice:cancel` | channels | ids of jobs that ended, that shall stop |
 
 A time in the future is a lease or a deferred run; a due one is taken first. What is due is judged by Redis's
-own clock; a `run_at` is as right as the clock of who wrote it. A lane is named by its upstream model.
+own clock; a `run_at` is as right as the clock of who wrote it. A lane is named by its upstream model. A flow
+is one key's jobs of a tenant, named `T/KEY`, or `T` for those that no key submitted.
 """
 
 import time
@@ -45,7 +49,7 @@ from redis.exceptions import RedisError
 from shared import ids
 from shared.allowance import Allowance, Dimension
 from shared.queue.chunks import Chunks
-from shared.queue.entries import Entry, Move, Proposal, Taken
+from shared.queue.entries import Entry, Move, Proposal, Taken, flow
 from shared.queue.survey import LaneState, lane_state
 from shared.routing import Target
 
@@ -58,6 +62,7 @@ UNLIMITED = b'{"*":[["",1,{}]]}'
 FINISHED = "sluice:finished"
 CANCEL = "sluice:cancel"
 DELIVER_WAKE = "sluice:deliver:wake"
+CAPS = "sluice:caps"
 FILLED = "sluice:filled"
 """A key that is there as long as Redis has not been emptied."""
 
@@ -131,16 +136,15 @@ class Queue:
         """Take up to `most` due jobs of a provider's lanes, as far as the limits of its deployments admit.
 
         Each is taken for `lease` seconds; `payload` is arq's for each. `limits` is from `deployments_json`;
-        a tenant has at most `in_flight` calls under way with all providers, 0 for any number.
+        a tenant without a cap of its own has at most `in_flight` calls under way with all providers, 0 for any number.
         """
         taken, next_ms, late, shut = await self._run(
             "claim", provider, most, int(lease * 1000), payload, limits, in_flight
         )
-        rows = zip(*(taken[column::6] for column in range(6)), strict=True)
         return Proposal(
             [
-                Taken(lane.decode(), UUID(hex=id_.decode()), key.decode(), int(input_), int(output), mark.decode())
-                for lane, id_, key, input_, output, mark in rows
+                Taken(lane, UUID(hex=id_), key, int(input_), int(output), mark)
+                for lane, id_, key, input_, output, mark in orjson.loads(taken)
             ],
             float(next_ms) if next_ms is not None else None,
             [UUID(hex=id_.decode()) for id_ in late],
@@ -180,12 +184,27 @@ class Queue:
 
     async def renew(self, provider: str, held: Iterable[tuple[str, UUID, str]], *, lease: float) -> None:
         """Prolong the leases of `(lane, id, key)`s by `lease` seconds from now."""
-        arguments = [part for lane, id_, key in held for part in (lane, id_.hex, key)]
-        await self._run("renew", provider, int(lease * 1000), *arguments)
+        rows = [(lane, id_.hex, key) for lane, id_, key in held]
+        for start in range(0, len(rows), MOST_AT_ONCE):
+            await self._run("renew", provider, int(lease * 1000), orjson.dumps(rows[start : start + MOST_AT_ONCE]))
 
     async def move(self, provider: str, moves: Iterable[Move]) -> None:
         """Take jobs out of motion."""
-        await self._run("move", provider, *(part for one in moves for part in one.row()))
+        rows = [one.row() for one in moves]
+        for start in range(0, len(rows), MOST_AT_ONCE):
+            await self._run("move", provider, orjson.dumps(rows[start : start + MOST_AT_ONCE]))
+
+    async def set_caps(self, caps: Mapping[tuple[str, UUID | None], int]) -> None:
+        """Say how many calls tenants (`(tenant, None)`) and keys may have under way, instead of what was said."""
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.delete(CAPS)
+            if caps:
+                pipe.hset(CAPS, mapping={flow(*whose): most for whose, most in caps.items()})
+            await pipe.execute()
+
+    async def hold(self, target: Target, tenant: str, key_id: UUID | None, *, seconds: float) -> None:
+        """Have no job of a key (None: of those that no key submitted) taken for so long; a longer hold stays."""
+        await self._run("hold", target.provider, target.model, flow(tenant, key_id), int(seconds * 1000))
 
     async def refused(self, target: Target, key: str, *, seconds: float) -> None:
         """Have a deployment take nothing for a while, and then less than before; a longer rest under way stays."""
@@ -223,13 +242,27 @@ class Queue:
         found = orjson.loads(await self._run("survey", provider, limits, *lanes))
         return {lane: lane_state(state) for lane, state in zip(lanes, found, strict=True)}
 
-    async def waiting(self, tenant: str, providers: Iterable[str]) -> int:
-        """Return how many of a tenant's jobs wait their turn with these providers."""
+    async def waiting(self, tenant: str, providers: Iterable[str], *, key_id: UUID | None = None) -> int:
+        """Return how many jobs of a tenant, or of one key of it, wait their turn with these providers."""
         lanes = [(name, lane) for name in providers for lane in await self.lanes(name)]
+        flows = [{flow(tenant, key_id)}] * len(lanes)
         async with self.redis.pipeline(transaction=False) as pipe:
-            for name, lane in lanes:
-                pipe.zcard(f"{prefix(name)}waiting:{lane}:{tenant}")
+            if key_id is None:
+                for name, lane in lanes:
+                    pipe.hkeys(f"{prefix(name)}tags:{lane}:{tenant}")
+                flows = [{tenant, *(one.decode() for one in found)} for found in await pipe.execute()]
+            for (name, lane), names in zip(lanes, flows, strict=True):
+                for one in names:
+                    pipe.zcard(f"{prefix(name)}waiting:{lane}:{one}")
             return sum(await pipe.execute())
+
+    async def usual_output(self, tenant: str, targets: Sequence[Target]) -> dict[Target, float]:
+        """Return how many output tokens a tenant's jobs use in lanes, as far as some have ended there lately."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for target in targets:
+                pipe.hget(f"{prefix(target.provider)}usage:{target.model}", tenant)
+            found = await pipe.execute()
+        return {target: float(held.partition(b":")[0]) for target, held in zip(targets, found, strict=True) if held}
 
     async def lanes(self, provider: str) -> list[str]:
         """Return the lanes of a provider that jobs were in during the last day."""

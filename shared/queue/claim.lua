@@ -1,11 +1,11 @@
 -- Takes up to ARGV[2] due jobs of a pool, in turn over its lanes, each leased for ARGV[3] ms, as far as the limits of the
 -- lanes' deployments admit. KEYS: the pool's prefix. ARGV[4]: the payload arq reads for each. ARGV[5]: JSON of
--- {lane or '*': [{key, weight, limit, mark}, ...]}. ARGV[6]: how many calls a tenant may have under way (0: any). Returns {{lane, id, key, input tokens, output tokens, the bucket's mark,
--- ...}, ms until something may be taken or false, {ids of jobs that cannot meet their deadline}, {lanes where
--- jobs wait and every circuit is open}}.
+-- {lane or '*': [{key, weight, limit, mark}, ...]}. ARGV[6]: how many calls a tenant without a cap of its own may have under way
+-- (0: any). Returns {JSON of {lane, id, key, input tokens, output tokens, the bucket's mark}s, ms until something may be taken or
+-- false, {ids of jobs that cannot meet their deadline}, {lanes where jobs wait and every circuit is open}}.
 local PATIENCE_MS = 5000
 local SAFETY_MS = 1000
-local LOOK_TENANTS, LOOK_JOBS = 16, 4
+local LOOK_TENANTS, LOOK_FLOWS, LOOK_JOBS = 16, 4, 4
 local LONGEST_RUN, MOST_DUE = 200, 500
 local NEAR_MS, MOST_LATE = 30000, 100
 local p = KEYS[1]
@@ -16,11 +16,16 @@ local lanes_key = p .. 'lanes'
 local taken, late, shut = {}, {}, {}
 local usages = {}
 
--- Returns how many more calls a tenant may have under way.
-local function room_of(tenant)
-  if most_of_one == 0 then return math.huge end
-  redis.call('ZREMRANGEBYSCORE', flight_of(tenant), '-inf', now)
-  return most_of_one - redis.call('ZCARD', flight_of(tenant))
+local caps = {}
+local function caps_in(flow)
+  if not caps[flow] then caps[flow] = {caps_of(tenant_of(flow), flow, most_of_one)} end
+  return caps[flow][1], caps[flow][2]
+end
+
+-- Returns how many more calls a flow may have under way, by its tenant's cap and by its own.
+local function room_of(flow)
+  local most, own = caps_in(flow)
+  return math.min(room_within(most, tenant_of(flow), now), room_within(own, flow, now))
 end
 
 -- Returns what is known of a job, with what its tenant's jobs use.
@@ -56,38 +61,39 @@ local function take(lane, id, bucket, job)
   redis.call('ZADD', p .. 'queue:' .. lane, now + lease, id)
   redis.call('SET', 'arq:job:' .. id, payload, 'PX', 86400000)
   if bucket.free then redis.call('ZADD', p .. 'flight:' .. lane .. ':' .. bucket.key, now + lease, id) end
-  taken[#taken + 1] = lane
-  taken[#taken + 1] = id
-  taken[#taken + 1] = bucket.key
-  taken[#taken + 1], taken[#taken + 2] = drawn_by(job, bucket.limit)
-  taken[#taken + 1] = bucket.mark
-  if job.deadline then redis.call('ZREM', p .. 'deadlines:' .. lane .. ':' .. job.tenant, id) end
-  if most_of_one > 0 and job.tenant then
-    redis.call('ZADD', flight_of(job.tenant), now + lease, id)
-    redis.call('PEXPIRE', flight_of(job.tenant), 3600000)
+  local input, output = drawn_by(job, bucket.limit)
+  taken[#taken + 1] = {lane, id, bucket.key, input, output, bucket.mark}
+  if job.deadline then redis.call('ZREM', p .. 'deadlines:' .. lane .. ':' .. job.flow, id) end
+  if job.flow then
+    local most, own = caps_in(job.flow)
+    under_way(most, job.tenant, id, now + lease)
+    under_way(own, job.flow, id, now + lease)
   end
   left = left - 1
 end
 
--- Takes out of the waiting whoever cannot meet its deadline any more; it ends without having cost anything.
-local function give_up(lane, tenant)
-  local name = p .. 'deadlines:' .. lane .. ':' .. tenant
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', name, '-inf', now + least_of(p, lane, tenant, now), 'LIMIT', 0, MOST_LATE)) do
+-- Takes out of the waiting whoever cannot meet its deadline any more; it ends without having cost anything. Returns whether
+-- there was anybody.
+local function give_up(lane, flow)
+  local name = p .. 'deadlines:' .. lane .. ':' .. flow
+  local least, before = least_of(p, lane, tenant_of(flow), now), #late
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', name, '-inf', now + least, 'LIMIT', 0, MOST_LATE)) do
     local job = facts_of(p, lane, id)
     if not job then
       redis.call('ZREM', name, id)
     elseif leave(p, lane, job, id) == 1 then
       redis.call('HDEL', p .. 'facts:' .. lane, id)
       late[#late + 1] = id
-      stand(p, lane, tenant, tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0))
+      stand_again(p, lane, flow)
     end
   end
+  return #late > before
 end
 
--- Returns a tenant's first jobs in the order they are taken: those whose deadline is near, then by their place.
-local function first_jobs(lane, tenant, most)
-  local ids = redis.call('ZRANGE', p .. 'waiting:' .. lane .. ':' .. tenant, 0, most - 1)
-  local near = redis.call('ZRANGEBYSCORE', p .. 'deadlines:' .. lane .. ':' .. tenant, '-inf', now + NEAR_MS, 'LIMIT', 0, most)
+-- Returns a flow's first jobs in the order they are taken: those whose deadline is near, then by their place.
+local function first_jobs(lane, flow, most)
+  local ids = redis.call('ZRANGE', p .. 'waiting:' .. lane .. ':' .. flow, 0, most - 1)
+  local near = redis.call('ZRANGEBYSCORE', p .. 'deadlines:' .. lane .. ':' .. flow, '-inf', now + NEAR_MS, 'LIMIT', 0, most)
   if #near == 0 then return ids end
   local seen = {}
   for _, id in ipairs(near) do seen[id] = true end
@@ -98,7 +104,7 @@ local function first_jobs(lane, tenant, most)
 end
 
 -- What is in motion and due, a lost lease, a retry, a deferred job, joins those who wait: by its age it is among the first of
--- its tenant, and takes nobody else's turn.
+-- its flow, and takes nobody else's turn.
 local function join_due(lane, buckets)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'queue:' .. lane, '-inf', now, 'LIMIT', 0, MOST_DUE)) do
     local job = facts_of(p, lane, id)
@@ -120,30 +126,41 @@ local function overdue(lane)
   local held = redis.call('HMGET', p .. 'held:' .. lane, 'id', 'since')
   if not held[1] then return nil, false end
   local job = known(lane, facts_of(p, lane, held[1]))
-  if not job or not redis.call('ZSCORE', p .. 'waiting:' .. lane .. ':' .. job.tenant, held[1]) then
+  local away = job and held_till(p, lane, held_as(job.flow))
+  if not job or away and away > now + HOLD_MS
+    or not redis.call('ZSCORE', p .. 'waiting:' .. lane .. ':' .. job.flow, held[1]) then
     redis.call('DEL', p .. 'held:' .. lane)
     return nil, false
   end
   return now - held[2] > PATIENCE_MS and held[1] or nil, true, job
 end
 
+-- Returns the flows to look at where the first in turn is not admitted.
+local function first_flows(lane)
+  local flows = {}
+  for _, tenant in ipairs(redis.call('ZRANGE', p .. 'turns:' .. lane, 0, LOOK_TENANTS - 1)) do
+    for _, flow in ipairs(redis.call('ZRANGE', p .. 'turns:' .. lane .. ':' .. tenant, 0, LOOK_FLOWS - 1)) do
+      flows[#flows + 1] = flow
+    end
+  end
+  return flows
+end
+
 -- Returns the first job in turn that is admitted, going round larger ones for a while; else nil and the ms to wait.
 local function next_in_turn(lane, buckets)
   local late, holds, large = overdue(lane)
   if late and large.deadline then
-    give_up(lane, large.tenant)
+    give_up(lane, large.flow)
     late, holds, large = overdue(lane)
   end
-  if late and room_of(large.tenant) > 0 then
+  if late and room_of(large.flow) > 0 then
     local bucket, wait = admit(buckets, large)
     return bucket and late or nil, large, bucket, wait
   end
   local soonest
-  for place = 1, LOOK_TENANTS do
-    local tenant = redis.call('ZRANGE', p .. 'turns:' .. lane, place - 1, place - 1)[1]
-    if not tenant then break end
-    give_up(lane, tenant)
-    for _, id in ipairs(room_of(tenant) > 0 and first_jobs(lane, tenant, LOOK_JOBS) or {}) do
+  for _, flow in ipairs(first_flows(lane)) do
+    give_up(lane, flow)
+    for _, id in ipairs(room_of(flow) > 0 and first_jobs(lane, flow, LOOK_JOBS) or {}) do
       local job = known(lane, facts_of(p, lane, id))
       if not job then break end
       local bucket, wait = admit(buckets, job)
@@ -159,56 +176,87 @@ local function next_in_turn(lane, buckets)
   return nil, nil, nil, soonest
 end
 
--- Takes the first tenant's jobs for as long as it is its turn; returns how many. What is not admitted ends it.
+-- Takes the jobs of the first tenant's first flow for as long as it is its turn; returns how many. What is not admitted ends it.
 local function take_run(lane, buckets, share)
-  local first = redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 1, 'WITHSCORES')
-  if not first[1] then return 0 end
-  local tenant, rival = first[1], tonumber(first[4] or math.huge)
-  local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, tenant) or 0)
-  local waiting = p .. 'waiting:' .. lane .. ':' .. tenant
-  give_up(lane, tenant)
-  local ids = first_jobs(lane, tenant, math.min(share, LONGEST_RUN, room_of(tenant)))
-  if #ids == 0 then
-    stand(p, lane, tenant, tag)
+  local tenants = redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 1, 'WITHSCORES')
+  if not tenants[1] then return 0 end
+  local tenant, rival = tenants[1], tonumber(tenants[4] or math.huge)
+  local scope, tag = lane .. ':' .. tenant, tag_of(p, lane, tenant)
+  local flows = redis.call('ZRANGE', p .. 'turns:' .. scope, 0, 1, 'WITHSCORES')
+  local flow, sibling, alone = flows[1], tonumber(flows[4] or math.huge), not flows[3]
+  if not flow then
+    stand_tenant(p, lane, tenant, tag)
     return 0
   end
+  -- Where somebody gave up, another may be first.
+  if give_up(lane, flow) then return 0 end
+  local ids = first_jobs(lane, flow, math.min(share, LONGEST_RUN, room_of(flow)))
+  if #ids == 0 then
+    stand_again(p, lane, flow)
+    return 0
+  end
+  local own = tag_of(p, scope, flow)
   local facts = redis.call('HMGET', p .. 'facts:' .. lane, unpack(ids))
-  local gone, clock = {}, tag
+  local gone, clock, own_clock = {}, tag, own
   for index, id in ipairs(ids) do
     local job = known(lane, parsed(facts[index]))
-    if not job or (index > 1 and tag - (job.weight >= URGENT and LEAD or 0) > rival) then break end
+    if not job then break end
+    local lead = job.weight >= URGENT and LEAD or 0
+    if index > 1 and (tag - lead > rival or own - lead > sibling) then break end
     local bucket = admit(buckets, job)
     if not bucket then break end
     take(lane, id, bucket, job)
     clock, tag = tag, tag + charge(job)
+    -- Who is alone owes its tenant's other flows nothing.
+    if not alone then own_clock, own = own, own + charge(job) end
     gone[index] = id
   end
   if #gone > 0 then
-    redis.call('ZREM', waiting, unpack(gone))
+    redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. flow, unpack(gone))
     advance(p, lane, clock)
-    stand(p, lane, tenant, tag)
+    if not alone then advance(p, scope, own_clock) end
+    stand(p, lane, flow, tag, own, alone and tonumber(flows[2]))
   end
   return #gone
+end
+
+-- Puts on hold whoever would be next and has as many calls under way as it may.
+local function pass_over_capped(lane)
+  while true do
+    local tenant = redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 0)[1]
+    local flow = tenant and redis.call('ZRANGE', p .. 'turns:' .. lane .. ':' .. tenant, 0, 0)[1]
+    if not flow then return end
+    local most, own = caps_in(flow)
+    if room_within(most, tenant, now) <= 0 then
+      hold(p, lane, tenant, now + HOLD_MS)
+    elseif room_within(own, flow, now) <= 0 then
+      hold(p, lane, held_as(flow), now + HOLD_MS)
+    else
+      return
+    end
+  end
+end
+
+-- Takes one job, in its turn or when it is overdue.
+local function take_one(lane, id, bucket, job)
+  local tag, own = tag_of(p, lane, job.tenant), tag_of(p, lane .. ':' .. job.tenant, job.flow)
+  redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. job.flow, id)
+  advance(p, lane, tag)
+  advance(p, lane .. ':' .. job.tenant, own)
+  stand(p, lane, job.flow, tag + charge(job), own + charge(job))
+  take(lane, id, bucket, job)
 end
 
 -- Returns the ms until more may be taken: 0 where there is more and nothing but the share ended it.
 local function take_in_turn(lane, buckets, share)
   while share > 0 do
-    local first = most_of_one > 0 and redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 0)[1]
-    while first and room_of(first) <= 0 do
-      hold(p, lane, first, now)
-      first = redis.call('ZRANGE', p .. 'turns:' .. lane, 0, 0)[1]
-    end
+    if any_caps(most_of_one) then pass_over_capped(lane) end
     local run = overdue(lane) and 0 or take_run(lane, buckets, share)
     share = share - run
     if run == 0 then
       local id, job, bucket, wait = next_in_turn(lane, buckets)
       if not id then return wait or SAFETY_MS end
-      local tag = tonumber(redis.call('HGET', p .. 'tags:' .. lane, job.tenant) or 0)
-      redis.call('ZREM', p .. 'waiting:' .. lane .. ':' .. job.tenant, id)
-      advance(p, lane, tag)
-      stand(p, lane, job.tenant, tag + charge(job))
-      take(lane, id, bucket, job)
+      take_one(lane, id, bucket, job)
       share = share - 1
     end
   end
@@ -241,14 +289,13 @@ for index, lane in ipairs(lanes) do
     local before = left
     local share = math.ceil(left / (#lanes - index + 1))
     join_due(lane, buckets)
-    for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', p .. 'hold:' .. lane, '-inf', now)) do unhold(p, lane, tenant) end
+    for _, name in ipairs(redis.call('ZRANGEBYSCORE', p .. 'hold:' .. lane, '-inf', now)) do unhold(p, lane, name) end
     share = math.min(share, left)
     local wait = math.min(take_in_turn(lane, buckets, share), SAFETY_MS)
     for _, bucket in ipairs(buckets) do write_bucket(bucket, now) end
     if left < before then
       count_taken(p, lane, before - left, now)
     end
-    redis.call('ZREMRANGEBYSCORE', p .. 'past:' .. lane, '-inf', redis.call('GET', p .. 'clock:' .. lane) or 0)
     -- When this lane next has something: when a bucket admits it, now (behind the other lanes), at the earliest time in
     -- motion, or never.
     local first = redis.call('ZRANGE', p .. 'queue:' .. lane, 0, 0, 'WITHSCORES')
@@ -272,4 +319,4 @@ if next_lane[2] then
   -- What is left is for whoever has a free slot.
   if next_ms == '0' and #taken > 0 then wake(p) end
 end
-return {taken, next_ms, late, shut}
+return {#taken > 0 and cjson.encode(taken) or '[]', next_ms, late, shut}

@@ -15,6 +15,11 @@ WEIGHTS = {"interactive": 4, "standard": 2, "bulk": 1}
 """How many tokens of this priority a tenant gets for one of another tenant's bulk work."""
 
 
+def flow(tenant: str, key_id: UUID | None) -> str:
+    """Return the name of a flow: the jobs of one key of a tenant, or of none. No tenant's id has a slash."""
+    return tenant if key_id is None else f"{tenant}/{key_id.hex}"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A job to stand in a queue."""
@@ -27,6 +32,7 @@ class Entry:
     input_tokens: int = 0
     output_tokens: int = 0
     deadline: datetime | None = None
+    key_id: UUID | None = None
 
     @classmethod
     def of(cls, row: Any) -> Self:
@@ -41,6 +47,7 @@ class Entry:
             row.input_estimate,
             row.output_estimate,
             row.deadline,
+            row.key_id,
         )
 
     def row(self) -> tuple[str | int, ...]:
@@ -48,8 +55,8 @@ class Entry:
         run_at = int(self.run_at.timestamp() * 1000)
         deadline = 0 if self.deadline is None else int(self.deadline.timestamp() * 1000)
         return (
-            self.target.model, self.id.hex, run_at, run_at - HEAD_START_MS[self.priority], self.tenant,
-            self.input_tokens, self.output_tokens, WEIGHTS[self.priority], deadline,
+            self.target.model, self.id.hex, run_at, run_at - HEAD_START_MS[self.priority],
+            flow(self.tenant, self.key_id), self.input_tokens, self.output_tokens, WEIGHTS[self.priority], deadline,
         )  # fmt: skip
 
 
@@ -89,17 +96,8 @@ class Move(NamedTuple):
         """Return the move as the scripts read it."""
         key, back, used, ms, at = self.spent
         due = -1 if self.due is None else int(self.due.timestamp() * 1000)
-        deployment = "" if key is None else f"={key}"
-        return (
-            self.lane,
-            self.id.hex,
-            due,
-            deployment,
-            *back,
-            *(used or (-1, -1)),
-            -1 if ms is None else round(ms, 1),
-            at,
-        )
+        took = -1 if ms is None else round(ms, 1)
+        return (self.lane, self.id.hex, due, False if key is None else key, *back, *(used or (-1, -1)), took, at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 -- of its own until `move` ends it, or until it lapses and the claim's SQL does not know it. KEYS: the pool's prefix. ARGV: lane,
 -- the job's id, the key of its call, ms that it has been waited for, ms after which it is late ('': the p95 of the lane's calls),
 -- the second call's id, ms that it may take, JSON of {lane or '*': [{key, weight, limit, mark}, ...]}, how many calls a tenant
--- may have under way (0: any). Returns {key, input tokens, output tokens, the bucket's mark}, the ms until the call is late (as
--- text), or false where there is to be no second one.
+-- without a cap of its own may have under way (0: any). Returns {key, input tokens, output tokens, the bucket's mark}, the ms
+-- until the call is late (as text), or false where there is to be no second one.
 local FEW_CALLS = 10
 local p, lane, id, key = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
 local waited, late_after, second, longest = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
@@ -31,12 +31,10 @@ job.usage = usage_of(p, lane, job.tenant)
 -- Whoever waits because the limits did not admit it goes first, and a tenant at its cap has no more calls.
 local holder = redis.call('HGET', p .. 'held:' .. lane, 'id')
 local large = holder and facts_of(p, lane, holder)
-if large and redis.call('ZSCORE', p .. 'waiting:' .. lane .. ':' .. large.tenant, holder) then return false end
-if most_of_one > 0 then
-  redis.call('ZREMRANGEBYSCORE', flight_of(job.tenant), '-inf', now)
-  if redis.call('ZCARD', flight_of(job.tenant)) >= most_of_one then return false end
-end
-if redis.call('ZSCORE', p .. 'hold:' .. lane, job.tenant) then return false end
+if large and redis.call('ZSCORE', p .. 'waiting:' .. lane .. ':' .. large.flow, holder) then return false end
+local most_of_tenant, most_of_flow = caps_of(job.tenant, job.flow, most_of_one)
+if room_within(most_of_tenant, job.tenant, now) <= 0 or room_within(most_of_flow, job.flow, now) <= 0 then return false end
+if held_till(p, lane, job.tenant) or held_till(p, lane, held_as(job.flow)) then return false end
 
 -- Another key rather than the same, then the one with the most room. A circuit that was open tries with a job's own call.
 local best, most = nil, -1
@@ -59,20 +57,17 @@ redis.call('ZADD', p .. 'queue:' .. lane, till, second)
 redis.call('ZADD', p .. 'lanes', 'LT', till, lane)
 -- Its facts are the job's, but for the deadline: it is given back in motion, never waited for.
 redis.call('HSET', p .. 'facts:' .. lane, second,
-  string.format('%d:%d:%g:%d:0:%s', job.input, job.output, job.weight, job.order, job.tenant))
+  string.format('%d:%d:%g:%d:0:%s', job.input, job.output, job.weight, job.order, job.flow))
 if best.free then redis.call('ZADD', p .. 'flight:' .. lane .. ':' .. best.key, till, second) end
-if most_of_one > 0 then
-  redis.call('ZADD', flight_of(job.tenant), till, second)
-  redis.call('PEXPIRE', flight_of(job.tenant), 3600000)
-end
+under_way(most_of_tenant, job.tenant, second, till)
+under_way(most_of_flow, job.flow, second, till)
 
--- It is charged to its tenant as any other, wherever that stands now.
-local tag = redis.call('HGET', p .. 'tags:' .. lane, job.tenant)
-if not tag then
-  local past, clock = redis.call('ZSCORE', p .. 'past:' .. lane, job.tenant), redis.call('GET', p .. 'clock:' .. lane)
-  tag = math.max(tonumber(past or 0), tonumber(clock or 0))
+-- It is charged to its tenant and flow as any other, wherever they stand now.
+local function charged(scope, name)
+  local tag = redis.call('HGET', p .. 'tags:' .. scope, name)
+  return tonumber(tag or start_of(p, scope, name)) + charge(job)
 end
-stand(p, lane, job.tenant, tag + charge(job))
+stand(p, lane, job.flow, charged(lane, job.tenant), charged(lane .. ':' .. job.tenant, job.flow))
 
 local input, output = drawn_by(job, best.limit)
 return {best.key, input, output, best.mark}

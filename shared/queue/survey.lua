@@ -6,10 +6,14 @@ local all = cjson.decode(ARGV[2])
 local found = {}
 for index = 3, #ARGV do
   local lane = ARGV[index]
-  local waiting = 0
-  for _, tenants in ipairs({'turns:', 'hold:'}) do
-    for _, tenant in ipairs(redis.call('ZRANGE', p .. tenants .. lane, 0, 999)) do
-      waiting = waiting + redis.call('ZCARD', p .. 'waiting:' .. lane .. ':' .. tenant)
+  local waiting, seen = 0, {}
+  for _, names in ipairs({'turns:', 'hold:'}) do
+    for _, name in ipairs(redis.call('ZRANGE', p .. names .. lane, 0, 999)) do
+      local tenant = tenant_of(name)
+      for _, flow in ipairs(seen[tenant] and {} or flows_of(p, lane, tenant)) do
+        waiting = waiting + redis.call('ZCARD', p .. 'waiting:' .. lane .. ':' .. flow)
+      end
+      seen[tenant] = true
     end
   end
   local mean, dev, calls, deployments = 0, 0, 0, {}

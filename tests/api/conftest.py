@@ -24,6 +24,7 @@ providers:
   other: {kind: openai, base_url: UPSTREAM/v1, models: {listed: {}}}
 models:
   fast: {targets: [simulated/small]}
+usage: {tags: [team, feature]}
 """
 
 

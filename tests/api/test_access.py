@@ -18,7 +18,7 @@ from tests.gateway import ADMIN_KEY, Gateway, line
 
 NOBODY = ("none", "garbage", "revoked", "expired")
 CALLERS = ("viewer", "submit", "read", "webhooks", "admin", "owner", "stranger", "bootstrap")
-TABLES = ("jobs", "batches", "tenants", "teams", "api_keys", "key_secrets", "audit_log")
+TABLES = ("jobs", "batches", "tenants", "teams", "api_keys", "key_secrets", "rate_limits", "audit_log")
 
 SUBMIT = ("submit", "admin", "owner", "stranger", "bootstrap")
 READ = ("viewer", "read", "admin", "owner", "stranger", "bootstrap")
@@ -41,6 +41,7 @@ ROWS: Mapping[str, tuple[tuple[str, ...], int, int]] = {
     "POST /v1/jobs/{id}/cancel": (SUBMIT, 200, 404),
     "POST /v1/jobs/{id}/retry": (SUBMIT, 409, 404),  # it has not failed
     "POST /v1/routes/explain": (READ, 200, 200),
+    "POST /v1/estimate": (READ, 200, 200),
     "POST /v1/batches": (SUBMIT, 202, 202),
     "GET /v1/batches": (READ, 200, 200),
     "GET /v1/batches/{id}": (READ, 200, 404),
@@ -52,7 +53,9 @@ ROWS: Mapping[str, tuple[tuple[str, ...], int, int]] = {
     "POST /v1/responses": (SUBMIT, 202, 202),
     "GET /v1/models": (CALLERS, 200, 200),
     "GET /v1/models/{model}": (CALLERS, 200, 200),
+    "GET /v1/usage": (READ, 200, 200),
     "GET /v1/webhook_signing_secret": (WEBHOOKS, 200, 200),
+    "GET /v1/admin/usage/upstream": (ADMIN, 200, 200),
     "GET /v1/admin/deployments": (BOOTSTRAP, 200, 403),
     "POST /v1/admin/tenants": (BOOTSTRAP, 200, 403),
     "GET /v1/admin/tenants": (ADMIN, 200, 200),
@@ -70,6 +73,17 @@ ROWS: Mapping[str, tuple[tuple[str, ...], int, int]] = {
     "PATCH /v1/admin/keys/{id}": (ADMIN, 200, 404),
     "DELETE /v1/admin/keys/{id}": (ADMIN, 200, 404),
     "POST /v1/admin/keys/{id}/rotate": (ADMIN, 200, 404),
+    "POST /v1/admin/budgets": (ADMIN, 200, 200),
+    "GET /v1/admin/budgets": (ADMIN, 200, 200),
+    "GET /v1/admin/budgets/{id}": (ADMIN, 200, 404),
+    "PATCH /v1/admin/budgets/{id}": (ADMIN, 200, 404),
+    "DELETE /v1/admin/budgets/{id}": (ADMIN, 200, 404),
+    "POST /v1/admin/limits": (ADMIN, 200, 200),
+    "GET /v1/admin/limits": (ADMIN, 200, 200),
+    "GET /v1/admin/limits/{id}": (ADMIN, 200, 404),
+    "PATCH /v1/admin/limits/{id}": (ADMIN, 200, 404),
+    "DELETE /v1/admin/limits/{id}": (ADMIN, 200, 404),
+    "GET /v1/admin/alerts": (ADMIN, 200, 200),
     "GET /v1/admin/audit": (ADMIN, 200, 200),
     "GET /v1/admin/audit/{id}": (ADMIN, 200, 404),
 }
@@ -77,10 +91,12 @@ EVERY = [f"{route.method} {route.path}".replace("{model:.+}", "{model}") for rou
 
 MESSAGES = {"model": "simulated/small", "messages": [{"role": "user", "content": "hello"}]}
 INPUT = {"model": "simulated/small", "input": "hello"}
+BUDGET = {"scope": {"user": "somebody"}, "window": "day", "limit_usd": "1.00"}
 BODIES: Mapping[str, Any] = {
     "POST /v1/jobs": line(),
     "POST /v1/jobs/retry": {"status": "failed"},
     "POST /v1/routes/explain": line(),
+    "POST /v1/estimate": line(),
     "POST /v1/batches": {"requests": [line()]},
     "POST /v1/chat/completions": MESSAGES,
     "POST /v1/chat": MESSAGES,
@@ -88,7 +104,12 @@ BODIES: Mapping[str, Any] = {
     "POST /v1/responses": INPUT,
     "POST /v1/admin/keys": {"name": "made"},
     "PATCH /v1/admin/keys/{id}": {"name": "changed"},
+    "PATCH /v1/admin/limits/{id}": {"rpm": 7},
+    "POST /v1/admin/budgets": BUDGET,
+    "PATCH /v1/admin/budgets/{id}": {"limit_usd": "2.00"},
 }
+
+QUERIES: Mapping[str, str] = {"GET /v1/admin/usage/upstream": "?start=2026-11-01&end=2026-11-01"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +127,9 @@ class House:
         if body is None and method in ("POST", "PATCH") and path.startswith(("/v1/admin/tenants", "/v1/admin/teams")):
             self.made.append(f"made-{len(self.made)}-{self.home.id}")
             body = {"name": self.made[-1]}
-        path = path.replace("{model}", "fast")
+        if route == "POST /v1/admin/limits":
+            body = self._limits()
+        path = path.replace("{model}", "fast") + QUERIES.get(route, "")
         if "{id}" in path:
             path = path.replace("{id}", await self._fresh(route, caller))
         headers = {"Authorization": self.secrets[caller], "Prefer": "respond-async"}
@@ -130,10 +153,20 @@ class House:
                 body = line() if noun == "jobs" else {"requests": [line()]}
                 _, made, _ = await self.home.ask("POST", f"/v1/{noun}", body)
                 return str(made["id"])
+            case "budgets":
+                _, made, _ = await self.home.ask("POST", "/v1/admin/budgets", BUDGET)
+                return str(made["id"])
+            case "limits":
+                _, made, _ = await self.home.ask("POST", "/v1/admin/limits", self._limits())
+                return str(made["id"])
             case _:
                 self.made.append(f"made-{len(self.made)}-{self.home.id}")
                 _, made, _ = await self.home.ask("POST", f"/v1/admin/{noun}", {"name": self.made[-1]})
                 return str(made["id"])
+
+    def _limits(self) -> dict[str, Any]:
+        self.made.append(f"made-{len(self.made)}-{self.home.id}")
+        return {"end_user": self.made[-1], "rpm": 5}
 
     async def rows(self) -> list[int]:
         counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in TABLES)

@@ -12,8 +12,8 @@ from tests.gateway import line
 
 FIELDS = {
     "id", "object", "custom_id", "url", "model", "status", "priority", "created_at", "run_at", "deadline", "started_at",
-    "finished_at", "queue", "attempts", "result", "error", "provider", "deployment", "usage", "cost_usd", "cache",
-    "batch_id", "metadata",
+    "finished_at", "queue", "attempts", "result", "error", "provider", "deployment", "usage", "cost_usd",
+    "max_cost_usd", "downgraded", "held_by", "cache", "batch_id", "metadata",
 }  # fmt: skip
 
 

@@ -31,9 +31,9 @@ def id_at(moment: datetime) -> object:
 async def test_they_are_made_once_from_yesterday_to_some_days_ahead(engine: db.Engine) -> None:
     async with db.transaction(engine) as connection:
         before = set((await connection.execute(_NAMES)).scalars())
-        assert await partitions.ensure(connection, today=TODAY, days=2) == 4 * 4
+        assert await partitions.ensure(connection, today=TODAY, days=2) == 5 * 4
         assert await partitions.ensure(connection, today=TODAY, days=2) == 0
-        assert await partitions.ensure(connection, today=TODAY + timedelta(days=1), days=2) == 4
+        assert await partitions.ensure(connection, today=TODAY + timedelta(days=1), days=2) == 5
         made = set((await connection.execute(_NAMES)).scalars()) - before
     days = ("20310516", "20310517", "20310518", "20310519", "20310520")
     assert made == {f"{table}_{day}" for table in partitions.TABLES for day in days}
@@ -63,7 +63,7 @@ async def test_a_day_without_one_is_served_by_the_default_and_left_there(engine:
         await jobs.insert(connection, [job])
         # Its day cannot be made any more; the days beside it can.
         made = await partitions.ensure(connection, today=TODAY, days=1)
-        assert made == 3 * 4 - 2
+        assert made == 3 * 5 - 2
     assert (await where(engine))["jobs"] == ["jobs_default"]
     _, [claim] = await claimed(engine, [job.id])
     assert await apply(engine, end(claim)) == ["completed"]

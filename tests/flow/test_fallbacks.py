@@ -13,7 +13,7 @@ CONFIG = """
 providers:
   simulated: {kind: simulated, base_url: UPSTREAM/v1, stall: 500ms}
   dead: {kind: simulated, base_url: "http://127.0.0.1:DEAD/v1"}
-  two: {kind: simulated, base_url: UPSTREAM/v1, keys: [{name: first, value: sk-1}, {name: second, value: sk-2}]}
+  two: {kind: openai_compatible, base_url: UPSTREAM/v1, keys: [{name: first, value: sk-1}, {name: second, value: sk-2}]}
 models:
   any: {targets: [dead/m], fallbacks: [simulated/spare]}
   either: {targets: [simulated/a, simulated/b]}

@@ -72,6 +72,10 @@ async def test_a_file_is_submitted_and_its_results_are_written_and_a_second_run_
     assert written["third"]["error"]["code"]
     assert "completed  2" in out
     assert "failed     1" in out
+    assert "spent before" not in out
+    assert f"1 of the failed: {written['third']['error']['code']}: {written['third']['error']['message']}\n" in err
+    _, listed, _ = await sluice.ask("GET", "/v1/batches")
+    assert f"sluice jobs retry --failed --batch {listed['data'][0]['id']}\n" in err
     before, calls = (tmp_path / "in.results.jsonl").read_bytes(), len(sluice.calls())
 
     again, out, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--model", "simulated/small")
@@ -80,6 +84,26 @@ async def test_a_file_is_submitted_and_its_results_are_written_and_a_second_run_
     assert "completed  2" in out
     assert (tmp_path / "in.results.jsonl").read_bytes() == before
     assert len(sluice.calls()) == calls
+    assert "(spent before)" in out
+    assert "nothing new was spent" in err
+
+
+async def test_what_was_submitted_before_costs_nothing_unless_it_is_submitted_again(
+    sluice: Gateway, tmp_path: Path
+) -> None:
+    write(tmp_path / "in.jsonl", [line()] * 2)
+
+    async def run(*arguments: str) -> tuple[int, bool, int]:
+        code, out, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", *arguments)
+        assert code == 0, (out, err)
+        return len(sluice.calls()), "nothing new was spent" in err, len(results(tmp_path / arguments[1]))
+
+    assert await run("--out", "first") == (2, False, 2)
+    assert await run("--out", "copy") == (2, True, 2)
+    assert await run("--out", "second", "--again") == (4, False, 2)
+    assert await run("--out", "second", "--again") == (4, True, 2)
+    _, out, _ = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--out", "second", "--no-wait")
+    assert "nothing new was sent" in out
 
 
 async def test_a_run_that_was_killed_goes_on_where_it_was(sluice: Gateway, tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ class Walk:
             assert all(row.batch_sequence is None for row in own if row.status not in TERMINAL)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 3, 5])
 async def test_any_order_of_events_keeps_every_promise(database: str, redis: str, seed: int) -> None:
     engine = db.create(database, pool_size=2, name="test")
     client: Redis = queue.connect(redis)

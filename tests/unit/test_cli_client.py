@@ -1,10 +1,13 @@
-"""Which gateway the command line talks to, and with which key."""
+"""Which gateway the command line talks to, with which key, and what a person is told while it waits."""
 
+import re
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from shared.cli.client import Address, CliError, find_address
+from shared.cli.client import Address, Client, CliError, find_address
 
 
 def test_what_is_given_comes_before_the_environment() -> None:
@@ -34,3 +37,26 @@ def test_the_key_is_not_shown_by_accident() -> None:
 def test_an_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(CliError, match="http://"):
         find_address({}, url="localhost:8080")
+
+
+async def test_each_wait_for_a_limit_is_said_once() -> None:
+    codes = ["rate_limit_exceeded", "queue_full"]
+
+    async def answer(_: web.Request) -> web.Response:
+        if codes:
+            refusal = {"error": {"code": codes.pop(0), "message": "later"}}
+            return web.json_response(refusal, status=429, headers={"Retry-After": "0"})
+        return web.json_response({"object": "batch"})
+
+    app = web.Application()
+    app.router.add_get("/v1/batches/b", answer)
+    told: list[str] = []
+    async with (
+        TestServer(app) as server,
+        Client(Address(str(server.make_url("")), None), on_wait=told.append) as client,
+    ):
+        assert await client.get("/v1/batches/b") == {"object": "batch"}
+    assert [re.sub(r"\d+", "N", text) for text in told] == [
+        "rate limited, trying again in N s",
+        "the queue is full, trying again in N s",
+    ]

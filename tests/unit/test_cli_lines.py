@@ -77,11 +77,13 @@ def test_every_faulty_line_is_listed_with_its_number(tmp_path: Path) -> None:
     assert "custom_id" in by_line[11]
 
 
-def test_only_the_first_faults_are_listed_and_all_lines_counted(tmp_path: Path) -> None:
-    file = write(tmp_path / "f.jsonl", *["nonsense"] * 250)
+def test_only_the_first_faults_are_listed_and_the_others_counted(tmp_path: Path) -> None:
+    file = write(tmp_path / "f.jsonl", *["nonsense"] * 6_000)
     found = survey(file, Defaults()).faults
-    assert len(found) == 101
-    assert found[-1] == "250 faulty lines in all"
+    assert len(found) == 11
+    assert found[9].startswith("line 10: ")
+    assert found[-1] == "… and 5,990 more"
+    assert not any("more" in fault for fault in survey(write(file, *["nonsense"] * 10), Defaults()).faults)
 
 
 def test_a_line_without_a_body_object_is_a_fault(tmp_path: Path) -> None:

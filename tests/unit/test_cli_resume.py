@@ -85,3 +85,16 @@ def test_a_broken_state_is_said_to_be_broken(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     with pytest.raises(CliError, match="cannot be read"):
         load(path)
+
+
+def test_lines_submitted_again_are_another_submission_that_goes_on_as_one(tmp_path: Path) -> None:
+    begun(tmp_path / "out.jsonl")
+    with pytest.raises(CliError, match="--out"), opened(tmp_path / "out.jsonl", "digest", again=True):
+        pass
+    out = tmp_path / "other.jsonl"
+    with opened(out, "digest", again=True) as (_, first):
+        assert first.again
+    for again in (True, False):  # interrupted before anything was sent, and the same command or one without --again
+        with opened(out, "digest", again=again) as (_, state):
+            assert state == first
+    assert state.submitted("batch_1").rewound().again == first.again

@@ -1,4 +1,5 @@
 from dataclasses import fields
+from datetime import UTC, datetime
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
@@ -277,3 +278,26 @@ def test_one_target_is_a_choice_where_it_is_not_for_every_job(tmp_path: Path) ->
     for written in ("targets: [{target: o/a, when: {k: v}}]", "targets: [o/a], fallbacks: [o/b]"):
         text = f"providers: {{o: {{kind: simulated}}}}\nmodels: {{m: {{{written}}}}}"
         assert not load(tmp_path, text).models["m"].lone
+
+
+def test_a_price_that_changes_holds_from_its_moment_on(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        "providers: {o: {kind: openai, models: {m: {price: {input: 1, output: 2}, price_changes: ["
+        "{from: '2026-03-01T00:00:00Z', price: {input: 3, output: 4}},"
+        "{from: '2026-02-01T00:00:00+01:00', price: {input: 5, output: 6}}]}, late: {price_changes: ["
+        "{from: '2999-01-01T00:00:00Z', price: {input: 9, output: 9}}]}}}}",
+    ).providers["o"]
+    held = {
+        datetime(2026, 1, 31, 22, 59, 59, tzinfo=UTC): 1,
+        datetime(2026, 1, 31, 23, tzinfo=UTC): 5,
+        datetime(2026, 3, 1, tzinfo=UTC): 3,
+    }
+    for moment, dollars in held.items():
+        price = found.models["m"].price_at(moment)
+        assert price is not None
+        assert price.input == dollars
+    assert found.models["late"].price_at(datetime(2026, 3, 1, tzinfo=UTC)) is None
+    assert config.price_version(found, "m") == "configuration"
+    assert config.price_version(found, "late") == config.price_version(found, "gpt-5") != "configuration"
+    assert config.cost_of(found, "m", providers.Usage(input=10, output=10)) == 70_000

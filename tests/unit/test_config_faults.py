@@ -69,7 +69,7 @@ limits: {}
         "sluice.yaml:19: webhooks.allow_http: is there twice",
         "sluice.yaml:20: webhooks.allow_private_networks[0]: has bits set behind its prefix; did you mean 10.0.0.0/8?",
         "sluice.yaml:20: webhooks.allow_private_networks[1]: must be a network such as 10.0.0.0/8 or fd00::/8",
-        "sluice.yaml:21: limits: is not a key here; there are: providers, models, webhooks, tenants",
+        "sluice.yaml:21: limits: is not a key here; there are: providers, models, webhooks, tenants, usage, alerts",
     ]
 
 
@@ -105,6 +105,16 @@ limits: {}
         ("providers:\n  o: {kind: openai, keys: [{name: 7, value: k}]}", "2: providers.o.keys[0].name: must be text"),
         ("providers:\n  o: {kind: openai, limits: {rpm: 0}}", "2: providers.o.limits.rpm: must be greater than 0"),
         ("providers:\n  o: {kind: openai, limits: {rps: 5}}", "2: providers.o.limits.rps: is not a key here"),
+        ("providers: {o: {kind: simulated}}\nusage: {tags: [a, 'b=c']}", "2: usage.tags[1]: must be a metadata key of"),
+        ("providers: {o: {kind: simulated}}\nusage: {tags: [a, b, a]}", "2: usage.tags: names `a` twice"),
+        (
+            "providers: {o: {kind: simulated}}\nusage: {tag: [a]}",
+            "2: usage.tag: is not a key here; did you mean `tags`",
+        ),
+        (
+            "providers: {o: {kind: simulated}}\nusage: {tags: [a, b, c, d, e, f, g, h, i, j, k]}",
+            "2: usage.tags: must be at most 10",
+        ),
         ("source: mine\nproviders: {o: {kind: simulated}}", "1: source: is not a key here"),
         ("providers: {o: {kind: simulated}}\nmodels: {m: {targets: []}}", "2: models.m.targets: must not be empty"),
         ("providers: {o: {kind: simulated}}\n? [a]\n: 1", "2: a key must be plain text"),

@@ -34,6 +34,9 @@ MATRIX = {
     "invalid_key": ("fail", "key", "general", "general"),
     "model_not_found": ("fail", "fail", "general", "general"),
     "response_too_large": ("fail", "fail", "fail", "fail"),
+    "insufficient_quota": ("fail", "fail", "fail", "fail"),
+    "max_cost_exceeded": ("fail", "fail", "fail", "fail"),
+    "unpriced_model": ("fail", "fail", "fail", "fail"),
     "lease_lost": ("here", "here", "here", "here"),
     "internal": ("here", "here", "here", "here"),
 }

@@ -76,7 +76,7 @@ import os, threading
 from shared import tokens
 wrong = []
 threading.excepthook = wrong.append
-threads = [threading.Thread(target=tokens.estimate, args=(b"{}", "gpt-4o")) for _ in range(16)]
+threads = [threading.Thread(target=tokens.likely_input, args=({}, "gpt-4o")) for _ in range(16)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert not wrong, wrong

@@ -51,13 +51,14 @@ class Lane:
         number: int = 1,
         *,
         tenant: str = "t",
+        key_id: UUID | None = None,
         tokens: tuple[int, int] = (0, 0),
         priority: str = "standard",
         deadline: float | None = None,
     ) -> list[UUID]:
         """Enqueue jobs that come now; `deadline` is in ms from now."""
         due = None if deadline is None else self.at(deadline)
-        made = [Entry(ids.new_id(), TARGET, priority, self.at(), tenant, *tokens, due) for _ in range(number)]
+        made = [Entry(ids.new_id(), TARGET, priority, self.at(), tenant, *tokens, due, key_id) for _ in range(number)]
         await self.queue.enqueue(made)
         return [one.id for one in made]
 
@@ -83,6 +84,29 @@ class Lane:
 
     async def state(self, limits: Limits) -> LaneState:
         return (await self.queue.survey("p", ["m"], limits=deployments(limits)))["m"]
+
+    async def flows(self) -> dict[str, int]:
+        """Return how many jobs of each flow wait; each has its turn or is on hold, and nothing else stands there."""
+        redis, p = self.queue.redis, "sluice:p:"
+        names = [one.decode().removeprefix(p) async for one in redis.scan_iter(p + "*")]
+        waiting = {one.removeprefix("waiting:m:"): 0 for one in names if one.startswith("waiting:m:")}
+        for one in waiting:
+            waiting[one] = await redis.zcard(f"{p}waiting:m:{one}")
+        scopes = {"m", *(f"m:{one.partition('/')[0]}" for one in waiting)}
+        assert {one.removeprefix("tags:") for one in names if one.startswith("tags:")} == (scopes if waiting else set())
+        held = {one.decode() for one in await redis.zrange(p + "hold:m", 0, -1)}
+        for scope in scopes if waiting else ():
+            tagged = {one.decode() for one in await redis.hkeys(f"{p}tags:{scope}")}
+            in_turn = {one.decode() for one in await redis.zrange(f"{p}turns:{scope}", 0, -1)}
+            if scope == "m":
+                assert tagged == {one.partition("/")[0] for one in waiting}
+                on_hold = {one for one in tagged if one in held or not await redis.exists(f"{p}turns:m:{one}")}
+            else:
+                assert tagged == {one for one in waiting if f"m:{one.partition('/')[0]}" == scope}
+                on_hold = {one for one in tagged if (one if "/" in one else one + "/") in held}
+            assert in_turn == tagged - on_hold
+        assert {one.removeprefix("turns:") for one in names if one.startswith("turns:")} <= scopes
+        return waiting
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from shared.queue.entries import Taken
+from shared.queue.entries import Taken, flow
 
 INF = math.inf
 HEAD_START = {"interactive": 600_000, "standard": 0, "bulk": -600_000}
@@ -35,10 +35,15 @@ class Job:
     output: int
     arrived: float
     deadline: float = INF
+    key_id: UUID | None = None
     where: Literal["waiting", "deferred", "called", "late", "gone"] = "waiting"
     due: float = 0.0
     taken: Taken | None = None
     ripe: bool = False  # its time has come, or its lease ran out: it may be taken, and no longer counts as a call
+
+    @property
+    def flow(self) -> str:
+        return flow(self.tenant, self.key_id)
 
     @property
     def place(self) -> tuple[float, str]:
@@ -173,23 +178,23 @@ class Key:
 
 @dataclass(slots=True)
 class Shares:
-    """What tenants got of each other's time, pair by pair, for as long as both of them wait."""
+    """What tenants, or flows of one, got of each other's time, pair by pair, for as long as both of them wait."""
 
     lead: float = 0.0
     held: bool = False  # one that had waited for long went first, in its turn or not
     largest: dict[str, float] = field(default_factory=dict)
     pairs: dict[tuple[str, str], tuple[float, float, float]] = field(default_factory=dict)  # difference, least, most
 
-    def took(self, tenant: str, weight: float, waiting: set[str]) -> None:
-        """Note what a tenant got; `waiting` are those of whom jobs still wait."""
-        self.largest[tenant] = max(weight, self.largest.get(tenant, 0.0))
-        for other in waiting - {tenant}:
-            first, second = sorted((tenant, other))
+    def took(self, one: str, weight: float, waiting: set[str]) -> None:
+        """Note what one got; `waiting` are those of whom jobs still wait."""
+        self.largest[one] = max(weight, self.largest.get(one, 0.0))
+        for other in waiting - {one}:
+            first, second = sorted((one, other))
             difference, least, most = self.pairs.get((first, second), (0.0, 0.0, 0.0))
-            difference += weight if tenant == first else -weight
+            difference += weight if one == first else -weight
             least, most = min(least, difference), max(most, difference)
             self.pairs[first, second] = difference, least, most
-            both = self.largest[tenant], self.largest.get(other, 0.0)
+            both = self.largest[one], self.largest.get(other, 0.0)
             bound = sum(both) + (max(both) if self.held else 0.0) + self.lead + 1
             assert most - least <= bound, f"{first} and {second}: {most - least:.0f} apart, allowed {bound:.0f}"
         self.only(waiting)
@@ -208,7 +213,11 @@ class Reference:
     reserve: bool = False
     in_turn: bool = True
     at_once: int = 0
+    caps: Mapping[tuple[str, UUID | None], int] = field(default_factory=dict)
     shares: Shares = field(default_factory=Shares)
+    inside: dict[str, Shares] = field(default_factory=dict)  # of the flows of a tenant
+    held: dict[str, float] = field(default_factory=dict)  # the flows on hold, until when
+    paused: bool = False  # a flow was on hold: what it missed meanwhile it may get afterwards, in part
     passed: float = 0.0
     known: dict[str, list[float]] = field(default_factory=dict)  # the ms of a tenant's calls
     jobs: dict[UUID, Job] = field(default_factory=dict)
@@ -225,11 +234,26 @@ class Reference:
         """Return the tenants that wait for certain."""
         return {job.tenant for job in self.where("waiting")}
 
+    def most_of(self, job: Job) -> tuple[float, float]:
+        """Return how many calls a job's tenant and its key may have under way."""
+        own = INF if job.key_id is None else self.caps.get((job.tenant, job.key_id), INF)
+        return self.caps.get((job.tenant, None), self.at_once or INF), own
+
+    def _still_wait(self) -> None:
+        self.shares.only(self.waiting())
+        for each in self.inside.values():
+            each.only({job.flow for job in self.where("waiting")})
+
+    def hold(self, job: Job, till: float) -> None:
+        self.paused = True
+        self.held[job.flow] = max(till, self.held.get(job.flow, 0.0))
+
     def pass_time(self, ms: float) -> None:
         self.now += ms
         self.passed += max(0.0, ms)
         for job in self.where("deferred", "called"):
             job.ripe = job.ripe or job.due <= self.now
+        self.held = {name: till for name, till in self.held.items() if till > self.now}
 
     def put(self, job: Job) -> None:
         if job.due > self.now + SLACK:
@@ -269,7 +293,7 @@ class Reference:
         for job in self.jobs.values() if taken else ():
             if job.ready(self.now):
                 job.where, job.ripe = "waiting", False
-        self.shares.only(self.waiting())
+        self._still_wait()
         for index, one in enumerate(taken):
             self._take(one, till, first=index == 0)
 
@@ -277,21 +301,28 @@ class Reference:
         job, key = self.jobs[one.id], self.keys[one.key]
         assert job.where == "waiting", f"taken though {job.where}"
         assert job.deadline > self.now, "taken though late"
+        assert job.flow not in self.held, "taken though on hold"
         held = first and job.arrived < self.now - PATIENCE  # it may have held its place until it went, turn or not
+        inside = self.inside.setdefault(job.tenant, Shares(lead=self.shares.lead))
         self.shares.held = self.shares.held or held
+        inside.held = inside.held or held
         if self.in_turn and not held:
-            assert job is min((each for each in self.where("waiting") if each.tenant == job.tenant), key=self._order)
+            assert job is min((each for each in self.where("waiting") if each.flow == job.flow), key=self._order)
         expected = self.draws(job, key.limits)
         assert max(abs(one.input_tokens - expected[0]), abs(one.output_tokens - expected[1])) <= 1, expected
         under_way = self.under_way()
         amounts = self.amounts(one.key, 1, one.input_tokens, one.output_tokens)
         others = sum(each.taken.key == one.key for each in under_way if each.taken)
         key.take(amounts, now=self.now, passed=self.passed, others=others)
-        if self.at_once:
-            assert sum(each.tenant == job.tenant for each in under_way) < self.at_once, "too many calls of a tenant"
+        most, own = self.most_of(job)
+        assert sum(each.tenant == job.tenant for each in under_way) < most, "too many calls of a tenant"
+        assert sum(each.flow == job.flow for each in under_way) < own, "too many calls of a key"
         job.where, job.due, job.taken, job.ripe = "called", till, one, False
-        if self.in_turn and not self.at_once:
+        if self.in_turn and not (self.at_once or self.caps or self.paused):
             self.shares.took(job.tenant, self.weighs(job), self.waiting())
+            inside.took(
+                job.flow, self.weighs(job), {each.flow for each in self.where("waiting") if each.tenant == job.tenant}
+            )
 
     def _order(self, job: Job) -> tuple[float, float, str]:
         near = job.deadline <= self.now + NEAR
@@ -307,7 +338,7 @@ class Reference:
         job = self.jobs[id_]
         job.where, job.due, job.taken = ("gone", 0.0, None) if due is None else ("deferred", due, None)
         job.ripe = due is not None and due <= self.now
-        self.shares.only(self.waiting())
+        self._still_wait()
 
     def answered(self, job: Job, back: tuple[int, int, int], used: tuple[int, int] | None, ms: float | None) -> None:
         """Note what a call was to its key: what comes back, what it used, and how long it took if it went well."""
