@@ -9,7 +9,9 @@ import time
 from typing import Literal
 from uuid import UUID
 
-Prefix = Literal["job", "batch", "evt", "tenant", "team", "key", "audit", "budget", "limit", "alert"]
+Prefix = Literal[
+    "job", "batch", "evt", "tenant", "team", "key", "audit", "budget", "limit", "alert", "file", "resp", "msgbatch"
+]
 
 _COUNTER_BITS = 12
 _random: list[int] = []

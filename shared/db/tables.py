@@ -3,7 +3,19 @@
 The migrations are what makes them; a test holds the two against each other.
 """
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData()
@@ -57,6 +69,8 @@ jobs = Table(
     Column("tags", ARRAY(Text)),
     Column("held_by", UUID),
     Column("put_off", Integer, nullable=False, server_default=text("0")),
+    Column("waits_for", Integer),
+    Column("repairs", SmallInteger, nullable=False, server_default=text("0")),
 )
 
 results = Table(
@@ -106,4 +120,24 @@ batches = Table(
     Column("created_at", _moment, nullable=False, server_default=text("now()")),
     Column("cancelling_at", _moment),
     Column("finished_at", _moment),
+    *(Column(f"{name}_file_id", UUID) for name in ("input", "output", "error")),
+    *(Column(name, JSONB) for name in ("defaults", "errors", "webhook", "submitter")),
+    *(Column(name, _moment) for name in ("expires_at", "in_progress_at", "validating_until")),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("storage", Text, nullable=False),
+    Column("bytes", BigInteger),
+    Column("lines", BigInteger),
+    Column("batch_id", UUID),
+    Column("holds", Text),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("expires_at", _moment),
+    Column("deleted_at", _moment),
 )
