@@ -10,9 +10,12 @@ from bench import (
     accept,
     adapters,
     backlog,
+    batches,
+    deliveries,
     drain,
     eta,
     fairness,
+    files,
     inline,
     memory,
     outage,
@@ -44,6 +47,9 @@ BENCHMARKS = {
     "fairness": fairness,
     "backlog": backlog,
     "usage": usage,
+    "files": files,
+    "batches": batches,
+    "deliveries": deliveries,
 }
 
 

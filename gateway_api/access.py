@@ -37,18 +37,51 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/jobs/{id}/retry": "submit",
     "POST /v1/routes/explain": "read",
     "POST /v1/estimate": "read",
+    "POST /v1/files": "submit",
+    "GET /v1/files": "read",
+    "GET /v1/files/{id}": "read",
+    "DELETE /v1/files/{id}": "submit",
+    "GET /v1/files/{id}/content": "read",
     "POST /v1/batches": "submit",
     "GET /v1/batches": "read",
     "GET /v1/batches/{id}": "read",
     "GET /v1/batches/{id}/results": "read",
+    "GET /v1/batches/{id}/events": "read",
     "POST /v1/batches/{id}/cancel": "submit",
+    "POST /v1/batches/{id}/retry": "submit",
     "POST /v1/chat/completions": "submit",
     "POST /v1/chat": "submit",
     "POST /v1/embeddings": "submit",
     "POST /v1/responses": "submit",
+    "GET /v1/responses/{id}": "read",
+    "POST /v1/responses/{id}/cancel": "submit",
+    "GET /v1/responses/{id}/input_items": "read",
+    "POST /v1/messages": "submit",
+    "POST /v1/messages/count_tokens": "a key",
+    "POST /v1/messages/batches": "submit",
+    "GET /v1/messages/batches": "read",
+    "GET /v1/messages/batches/{id}": "read",
+    "DELETE /v1/messages/batches/{id}": "submit",
+    "GET /v1/messages/batches/{id}/results": "read",
+    "POST /v1/messages/batches/{id}/cancel": "submit",
     "GET /v1/models": "a key",
     "GET /v1/models/{model}": "a key",
     "GET /v1/usage": "read",
+    "POST /v1/webhook_endpoints": "webhooks",
+    "GET /v1/webhook_endpoints": "webhooks",
+    "GET /v1/webhook_endpoints/{id}": "webhooks",
+    "POST /v1/webhook_endpoints/{id}": "webhooks",
+    "PATCH /v1/webhook_endpoints/{id}": "webhooks",
+    "DELETE /v1/webhook_endpoints/{id}": "webhooks",
+    "POST /v1/webhook_endpoints/{id}/rotate_secret": "webhooks",
+    "POST /v1/webhook_endpoints/{id}/test": "webhooks",
+    "GET /v1/webhook_endpoints/{id}/jwks.json": "nothing",
+    "GET /v1/webhook_endpoints/{id}/deliveries": "webhooks",
+    "POST /v1/webhook_endpoints/{id}/replay": "webhooks",
+    "GET /v1/webhook_deliveries": "webhooks",
+    "GET /v1/webhook_deliveries/{id}": "webhooks",
+    "POST /v1/webhook_deliveries/{id}/redeliver": "webhooks",
+    "GET /v1/webhook_event_types": "a key",
     "GET /v1/webhook_signing_secret": "webhooks",
     "GET /v1/admin/usage/upstream": "admin",
     "GET /v1/admin/deployments": "bootstrap",
@@ -90,7 +123,7 @@ class Caller:
     """Who asks, and where: a key in its tenant, or the bootstrap key (`key_id` is None) in the tenant it named.
 
     `everywhere`: it is the bootstrap key and named no tenant, so that it sees all of them where it administers.
-    `models` of None are all; `limits` are the key's own.
+    `models` of None are all; `limits` are the key's own; `webhook_hosts` are the tenant's, None for any.
     """
 
     tenant: str
@@ -102,6 +135,7 @@ class Caller:
     models: frozenset[str] | None = None
     everywhere: bool = False
     limits: AtDoor = UNLIMITED
+    webhook_hosts: tuple[str, ...] | None = None
 
     @property
     def actor(self) -> str:

@@ -19,12 +19,13 @@ from urllib.parse import unquote
 import structlog
 from aiohttp import web
 
-from gateway_api.access import BOOTSTRAP, Caller
+from gateway_api.access import Caller
 from gateway_api.caller_limits import AtDoor, TenantLimits, by_tenant
 from shared.cancellation import heed
 from shared.db import api_keys, rate_limits, tenants
 from shared.db import engine as db
 from shared.db.api_keys import KeyRow
+from shared.db.tenants import DEFAULT, TenantRow
 from shared.errors import ApiError, Unavailable
 from shared.group_commit import Full, GroupCommit
 from shared.queue import Queue, RedisAway
@@ -89,7 +90,7 @@ class Callers:
         """Return who asks. Raises ApiError: 401; 400, 403, 404 for the tenant it names; 503, Postgres being away."""
         digest, named = _presented(request), request.headers.get(TENANT_HEADER)
         if hmac.compare_digest(digest, self._bootstrap):
-            return BOOTSTRAP if named is None else await self._in_tenant(named)
+            return await self._in_tenant(named)
         known = self._known.get(digest)
         caller, until = known if known is not None else await self._stranger(digest)
         if until <= time.time():
@@ -151,18 +152,19 @@ class Callers:
         found = await db.run(self._engine, lambda connection: api_keys.known(connection, digests), alone=True)
         return [found.get(digest) for digest in digests]
 
-    async def _in_tenant(self, named: str) -> Caller:
-        if not named or not named.isprintable():
+    async def _in_tenant(self, named: str | None) -> Caller:
+        """Return the bootstrap key, in the tenant it names or, naming none, in the default one and everywhere."""
+        if named is not None and (not named or not named.isprintable()):
             raise ApiError(400, f"{TENANT_HEADER} is not the name or the id of a tenant.", param=TENANT_HEADER)
-        caller = self._tenants.get(named)
+        caller = self._tenants.get(named or "")
         if caller is None:
-            changes = self._changes
-            row = await db.run(self._engine, lambda connection: tenants.find(connection, named), alone=True)
+            changes, wanted = self._changes, named or DEFAULT
+            row = await db.run(self._engine, lambda connection: tenants.find(connection, wanted), alone=True)
             if row is None:
-                raise ApiError(404, f"No such tenant: {named[:100]!r}.", code="tenant_not_found", param=TENANT_HEADER)
-            caller = Caller(row.id, row.name)
+                raise ApiError(404, f"No such tenant: {wanted[:100]!r}.", code="tenant_not_found", param=TENANT_HEADER)
+            caller = Caller(row.id, row.name, everywhere=named is None, webhook_hosts=_hosts(row))
             if changes == self._changes:
-                self._tenants.put(named, caller)
+                self._tenants.put(named or "", caller)
         return caller
 
     async def limits_of(self, tenant: str) -> TenantLimits:
@@ -240,11 +242,10 @@ def _digest(key: bytes) -> bytes:
 def _presented(request: web.Request) -> bytes:
     """Return the hash of the key that a request shows. Raises ApiError 401."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
-        raise ApiError(
-            401, "Send your key as `Authorization: Bearer <key>`.", type="authentication_error", code="missing_api_key"
-        )
+    key = (key if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")).strip()
+    if not key:
+        said = "Send your key as `Authorization: Bearer <key>`, or as `x-api-key: <key>`."
+        raise ApiError(401, said, type="authentication_error", code="missing_api_key")
     return _digest(key.encode(errors="surrogateescape"))
 
 
@@ -266,7 +267,12 @@ def _caller(row: KeyRow) -> Caller:
         frozenset(row.scopes),
         None if row.models is None else frozenset(row.models),
         limits=AtDoor.of_key(row.limits),
+        webhook_hosts=_hosts(row),
     )
+
+
+def _hosts(row: KeyRow | TenantRow) -> tuple[str, ...] | None:
+    return None if row.webhook_hosts is None else tuple(row.webhook_hosts)
 
 
 def _invalid(message: str) -> ApiError:

@@ -10,12 +10,13 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from gateway_api import reading
+from gateway_api import conversation, reading
 from gateway_api.access import Caller
 from gateway_api.answers import as_json
 from gateway_api.router import EMBEDDINGS, USUAL_OUTPUT
 from gateway_api.state import CALLER, STATE, State
 from shared import tokens
+from shared.batch_request import BatchRequest, with_defaults
 from shared.budgets import UNKNOWN_OUTPUT
 from shared.config import Config, capabilities_of, cost_of
 from shared.errors import ApiError, Fault
@@ -23,7 +24,7 @@ from shared.providers import Usage
 from shared.public import money
 from shared.queue import RedisAway
 from shared.routing import Target
-from shared.schemas import MOST_FAULTS, BatchRequest, faults_of
+from shared.schemas import MOST_FAULTS, faults_of
 
 _AT_ONCE = 200
 _MOST_CHOICES = 128
@@ -79,6 +80,7 @@ async def estimate(request: web.Request) -> web.Response:
     """`POST /v1/estimate` with a job's request, or with a batch's."""
     state, caller = request.app[STATE], request[CALLER]
     value = reading.json_object(await reading.body_bytes(request))
+    await conversation.expand(state, caller.tenant, value)
     asked = await _batch(value, state, caller) if "requests" in value else _one(value, state, caller)
     usual: Mapping[Target, float] = {}
     with suppress(*RedisAway):
@@ -109,19 +111,21 @@ async def _batch(value: dict[str, Any], state: State, caller: Caller) -> list[_A
         batch = BatchRequest.model_validate(value)
     except ValidationError as error:
         raise reading.refusal(faults_of(error)) from None
-    most = state.settings.max_batch_requests
-    if len(batch.requests) > most:
-        said = f"A batch may have {most} requests; this one has {len(batch.requests)}."
+    most, requests, defaults = state.settings.max_batch_requests, batch.requests or (), batch.defaults.stored()
+    if len(requests) > most:
+        said = f"A batch may have {most} requests; this one has {len(requests)}."
         raise ApiError(413, said, code="too_many_tasks", param="requests")
     asked: list[_Asked] = []
     faults: list[Fault] = []
-    for index, line in enumerate(batch.requests):
+    for index, line in enumerate(requests):
         if index % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)  # others are served meanwhile
         if len(faults) > MOST_FAULTS:
             break
-        named = batch.endpoint is not None and isinstance(line, dict)
-        found = _read({"url": batch.endpoint, **line} if named else line, state, caller)
+        if isinstance(line, dict):
+            named = {} if batch.endpoint is None else {"url": batch.endpoint}
+            line = with_defaults(named | line, defaults)
+        found = _read(line, state, caller)
         if isinstance(found, _Asked):
             asked.append(found)
         else:

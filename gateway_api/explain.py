@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway_api import reading
+from gateway_api import conversation, reading
 from gateway_api.answers import as_json
-from gateway_api.state import CALLER, STATE, State
+from gateway_api.state import CALLER, STATE, TENANT, State
 from shared import pricing
 from shared.candidates import Candidate
 from shared.choice import Choice, Ranked, reason
@@ -22,6 +22,7 @@ async def explain(request: web.Request) -> web.Response:
     """`POST /v1/routes/explain` with a job's request: which target would be chosen, and what was weighed."""
     state = request.app[STATE]
     value = reading.json_object(await reading.body_bytes(request))
+    await conversation.expand(state, request[TENANT], value)
     dropped = reading.drop_unsupported(value, state.router)
     standing = await _standing(state, value)
     found = reading.read_job(value, state.router, partial(state.router.chosen, standing=standing), request[CALLER])

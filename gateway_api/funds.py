@@ -28,14 +28,16 @@ from shared.db.budgets import BudgetRow
 from shared.db.jobs import NewJob
 from shared.errors import ApiError, Fault, Unavailable
 from shared.group_commit import Full, GroupCommit
+from shared.messages import fetched
 from shared.pricing import NANOS, usd
 from shared.providers import Usage
 from shared.public import exhausted, turns_at
 from shared.routing import Target, resolve
 from shared.schemas import MOST_FAULTS
+from shared.serving import MESSAGES
 
 _SECONDS = 1.0
-_REFERENCES = re.compile(rb'[^\\]"(previous_response_id|cachedContent|file_id|file_url)": ?"')
+_REFERENCES = re.compile(rb'[^\\]"(cachedContent|file_id|file_url)": ?"')
 _PATIENCE = 5.0
 _MOST_KEPT = 10_000
 _AT_ONCE = 200
@@ -87,46 +89,51 @@ class Funds:
         for what nobody can price or costs more than it may, 429 where a budget has no room, 503. A repeat of what was
         accepted is let in.
         """
-        tenant = new[0].tenant_id
+        at = "" if new[0].batch_id is None else "requests[{}]."
         try:
-            standing = await self._standing(tenant)
-            if not standing and whole is None and all(job.max_cost_nanos is None for job in new):
-                return list(new)
-            return await self._cover(new, standing, whole, model)
+            covered, together, faults = await self.weigh(
+                new, [at.format(index) for index in range(len(new))], model=model, bounded=whole is not None
+            )
+            if whole is not None and not faults and (fault := beyond(whole, together)):
+                faults.append(fault)
+            if faults:
+                raise reading.refusal(faults)
         except ApiError:
-            if key is None or await self._submitter.known(tenant, key) is None:
+            if key is None or await self._submitter.known(new[0].tenant_id, key) is None:
                 raise
             return list(new)
+        return covered
 
-    def forget(self, tenant: str) -> None:
-        """Look at a tenant's budgets anew. Called after the commit of a change, which others see in a second."""
-        self._kept.pop(tenant, None)
-        self._looking.pop(tenant, None)
+    async def weigh(
+        self, new: Sequence[NewJob], at: Sequence[str], *, model: str = "body.model", bounded: bool
+    ) -> tuple[list[NewJob], int, list[Fault]]:
+        """Return jobs of one tenant as they are to be stored, what they cost together at least, and what is wrong.
 
-    async def _cover(
-        self, new: Sequence[NewJob], standing: _BySubject, whole: Decimal | None, model: str
-    ) -> list[NewJob]:
+        What is wrong has params that begin with a job's `at`; what they cost is known where something limits it:
+        `bounded` says that something besides themselves and budgets does. Raises ApiError 429, 503.
+        """
+        standing = await self._standing(new[0].tenant_id)
+        if not standing and not bounded and all(job.max_cost_nanos is None for job in new):
+            return list(new), 0, []
         covered: list[NewJob] = []
         faults: list[Fault] = []
         together = 0
         for start in range(0, len(new), _AT_ONCE):
             group = new[start : start + _AT_ONCE]
-            for weighed in await asyncio.to_thread(self._weigh, group, standing, everything=whole is not None):
-                found = _faults(weighed, model, bounded=whole is not None)
-                if new[0].batch_id is not None:
-                    found = [replace(one, param=f"requests[{len(covered)}].{one.param}") for one in found]
-                faults += found
+            for weighed in await asyncio.to_thread(self._weigh, group, standing, everything=bounded):
+                found = _faults(weighed, model, bounded=bounded)
+                faults += [replace(one, param=f"{at[len(covered)]}{one.param}") for one in found]
                 _check_room(weighed)
                 together += weighed.least or 0
                 covered.append(weighed.job)
             if len(faults) > MOST_FAULTS:
                 break
-        if whole is not None and not faults and together > whole * NANOS:
-            said = f"is less than what the jobs cost at least, {usd(together)} USD"
-            faults.append(Fault("max_cost_usd", said, "max_cost_exceeded"))
-        if faults:
-            raise reading.refusal(faults)
-        return covered
+        return covered, together, faults
+
+    def forget(self, tenant: str) -> None:
+        """Look at a tenant's budgets anew. Called after the commit of a change, which others see in a second."""
+        self._kept.pop(tenant, None)
+        self._looking.pop(tenant, None)
 
     def _weigh(self, new: Sequence[NewJob], standing: _BySubject, *, everything: bool) -> list[_Weighed]:
         return [self._weighed(job, list(_of(job, standing)), everything=everything) for job in new]
@@ -187,6 +194,14 @@ class Funds:
         return [found[tenant] for tenant in tenants]
 
 
+def beyond(whole: Decimal, together: int) -> Fault | None:
+    """Return the fault of jobs that may cost `whole` USD, and cost so many nano-dollars at least, where it is more."""
+    if together <= whole * NANOS:
+        return None
+    said = f"is less than what the jobs cost at least, {usd(together)} USD"
+    return Fault("max_cost_usd", said, "max_cost_exceeded")
+
+
 def _of(job: NewJob, standing: _BySubject) -> Iterator[BudgetRow]:
     """Yield the budgets that a job spends from, as `budgets.OF_JOB` has it."""
     subjects = ("", f"key:{job.key_id}", f"user:{job.end_user}", f"team:{job.team_id}")
@@ -207,7 +222,7 @@ def _faults(weighed: _Weighed, model: str, *, bounded: bool) -> list[Fault]:
     job, most = weighed.job, weighed.job.max_cost_nanos
     if job.input_bound is None:
         return []
-    if (weighed.budgets or most is not None or bounded) and (name := _referred(job.body)):
+    if (weighed.budgets or most is not None or bounded) and (name := _referred(job)):
         said = f"{name} refers to what cannot be counted beforehand, so no budget could be kept"
         return [Fault(f"body.{name}", said, "unbounded_input")]
     if weighed.least is None:
@@ -222,10 +237,12 @@ def _faults(weighed: _Weighed, model: str, *, bounded: bool) -> list[Fault]:
     return []
 
 
-def _referred(body: bytes) -> str | None:
-    """Return the name in a body, as JSON, that brings in input which is not in it; in texts quotes are escaped."""
-    found = _REFERENCES.search(body)
-    return None if found is None else found[1].decode()
+def _referred(job: NewJob) -> str | None:
+    """Return the name in a job's body that brings in input which is not in it; in texts quotes are escaped."""
+    found = _REFERENCES.search(job.body)
+    if found is not None:
+        return found[1].decode()
+    return fetched(orjson.loads(job.body)) if job.url == MESSAGES else None
 
 
 def _check_room(weighed: _Weighed) -> None:

@@ -1,17 +1,16 @@
-"""Jobs over HTTP: submit, look at, wait for, cancel, run again."""
+"""Jobs over HTTP: submit, look at, wait for, cancel."""
 
 import asyncio
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from aiohttp import web
 
-from gateway_api import admission, reading
+from gateway_api import admission, conversation, reading
 from gateway_api.answers import as_json, page
 from gateway_api.state import CALLER, STATE, TENANT, State
 from gateway_api.submit import Accepted
@@ -21,17 +20,15 @@ from shared.db import engine as db
 from shared.db import jobs
 from shared.db.jobs import JobFilter, JobRow, NewJob
 from shared.db.transitions import ended_queued
-from shared.errors import ApiError, Fault, Unavailable
+from shared.errors import ApiError
 from shared.lifecycle import TERMINAL, Status
 from shared.limits import deployments_json
 from shared.queue import CANCEL, RedisAway
-from shared.queue.entries import Entry
 from shared.routing import Target
 
 POLL_HINT_SECONDS = 1
 CANCEL_PATIENCE = 2.0
 LOOK_SECONDS = 10.0
-MOST_RESTARTED = 10_000
 
 
 async def create(request: web.Request) -> web.Response:
@@ -39,6 +36,7 @@ async def create(request: web.Request) -> web.Response:
     state = request.app[STATE]
     raw = await reading.body_bytes(request)
     key, value = reading.idempotency_key(request, raw), reading.json_object(raw)
+    await conversation.expand(state, request[TENANT], value)
     dropped = reading.drop_unsupported(value, state.router)
     new = reading.new_job(value, state.router, caller=request[CALLER])
     if isinstance(new, list):
@@ -56,13 +54,13 @@ async def accepted(
     headers = reading.dropped_header(dropped) | ({"Idempotent-Replayed": "true"} if result.replayed else {})
     row: JobRow | NewJob | None = new
     if seconds:
-        row = await _ended(state, new.tenant_id, result.id, seconds)
+        row = await ended(state, new.tenant_id, result.id, seconds)
     elif result.replayed:
         async with db.transaction(state.engine) as connection:
             row = await jobs.get(connection, new.tenant_id, result.id)
     if row is None:
         raise no_longer_kept()
-    return _answer(row, headers)
+    return answer(row, headers)
 
 
 def no_longer_kept() -> ApiError:
@@ -74,18 +72,23 @@ async def retrieve(request: web.Request) -> web.Response:
     """`GET /v1/jobs/{id}`, with `?wait=N` held until the job ends."""
     state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
     seconds = reading.wait_seconds(request)
-    row = await _ended(state, tenant, id_, seconds)
+    row = await ended(state, tenant, id_, seconds)
     if row is None:
         raise reading.not_found("job", request.match_info["id"])
     if seconds:
-        return _answer(row, {})
+        return answer(row, {})
     return as_json(public.job(row, row.result) | {"queue": await _place(state, row)})
 
 
 async def _place(state: State, row: JobRow) -> dict[str, Any] | None:
-    """Return where a queued job stands, or when it will; None for one that is not queued, or while Redis is away."""
+    """Return where a queued job stands, or when it will, or for how many others it waits.
+
+    None for one that is not queued, or while Redis is away.
+    """
     if row.status != Status.QUEUED or row.provider not in state.config.providers:
         return None
+    if row.waits_for:
+        return {"position": None, "eta_seconds": None, "waits_for": row.waits_for}
     later = (row.run_at - datetime.now(UTC)).total_seconds()
     if later > 0:
         return {"position": None, "eta_seconds": round(later, 1)}
@@ -120,7 +123,7 @@ async def list_(request: web.Request) -> web.Response:
         rows = await jobs.page(
             connection,
             tenant,
-            _filter(dict(request.query)),
+            filter_of(dict(request.query)),
             after=None if after is None else reading.id_of("job", after, param="after"),
             limit=limit + 1,
         )
@@ -134,7 +137,7 @@ async def cancel(request: web.Request) -> web.Response:
     if row is None:
         raise reading.not_found("job", request.match_info["id"])
     if row.status == Status.IN_PROGRESS:
-        row = await _ended(state, tenant, id_, CANCEL_PATIENCE) or row
+        row = await ended(state, tenant, id_, CANCEL_PATIENCE) or row
     return as_json(public.job(row, row.result))
 
 
@@ -154,46 +157,15 @@ async def stop(state: State, tenant: str, id_: UUID) -> JobRow | None:
     return row
 
 
-async def retry(request: web.Request) -> web.Response:
-    """`POST /v1/jobs/{id}/retry`: runs a failed or expired job again."""
-    state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "job")
-    async with db.transaction(state.engine) as connection:
-        row = await jobs.get(connection, tenant, id_)
-    if row is None:
-        raise reading.not_found("job", request.match_info["id"])
-    if not request[CALLER].may_use(row.model):
-        raise reading.refusal([Fault("", f"this key may not use the model {row.model!r}", "model_not_allowed")])
-    await admission.admit_again(request, 1)
-    restarted = await _restart(state, tenant, [id_])
-    row = await _ended(state, tenant, id_, 0) or row
-    if not restarted:
-        raise ApiError(409, f"Only a failed or expired job can run again; this one is {row.status}.", code="not_failed")
-    return _answer(row, {})
-
-
-async def retry_many(request: web.Request) -> web.Response:
-    """`POST /v1/jobs/retry` with a filter (`status`, `model`, `batch_id`, `metadata.k`, `created_after/before`)."""
-    state, tenant = request.app[STATE], request[TENANT]
-    asked = reading.json_object(await reading.body_bytes(request))
-    wanted = replace(_filter(asked), models=request[CALLER].models)
-    async with db.transaction(state.engine) as connection:
-        found = await jobs.restartable(connection, tenant, wanted, limit=MOST_RESTARTED)
-    restarted = 0
-    for start in range(0, len(found), 500):
-        wanted_ids = list(found[start : start + 500])
-        await admission.admit_again(request, len(wanted_ids))
-        restarted += len(await _restart(state, tenant, wanted_ids))
-    return as_json({"object": "job.retry", "retried": restarted, "has_more": len(found) == MOST_RESTARTED}, status=202)
-
-
-def _answer(row: JobRow | NewJob, headers: dict[str, str]) -> web.Response:
+def answer(row: JobRow | NewJob, headers: dict[str, str]) -> web.Response:
+    """Return 200 with a job that has ended, else 202 and when to look again."""
     if row.status in TERMINAL:
         return as_json(public.job(row, getattr(row, "result", None)), headers=headers)
     headers |= {"Location": f"/v1/jobs/{ids.show('job', row.id)}", "Retry-After": str(POLL_HINT_SECONDS)}
     return as_json(public.job(row), status=202, headers=headers)
 
 
-async def _ended(state: State, tenant: str, id_: UUID, seconds: float) -> JobRow | None:
+async def ended(state: State, tenant: str, id_: UUID, seconds: float) -> JobRow | None:
     """Return a job, once it has ended or `seconds` have passed; None where there is none."""
 
     async def read() -> JobRow | None:
@@ -218,15 +190,6 @@ async def _ended(state: State, tenant: str, id_: UUID, seconds: float) -> JobRow
         state.waiters.forget(id_, event)
 
 
-async def _restart(state: State, tenant: str, wanted: list[UUID]) -> list[UUID]:
-    rows = await db.run(state.engine, lambda connection: jobs.restart(connection, tenant, wanted))
-    try:
-        await state.queue.enqueue(Entry.of(row) for row in rows)
-    except RedisAway as error:
-        raise Unavailable("the jobs will run again as soon as the queue is available") from error
-    return [row.id for row in rows]
-
-
 _FILTERS: dict[str, Callable[[str], Any]] = {
     "status": str,
     "model": str,
@@ -238,7 +201,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _METADATA = re.compile(r"metadata\.(.{1,64})", re.DOTALL)
 
 
-def _filter(asked: dict[str, Any]) -> JobFilter:
+def filter_of(asked: dict[str, Any]) -> JobFilter:
     """Return the filter that a query or a JSON object describes. Raises ApiError 400 for what is no filter."""
     found: dict[str, Any] = {}
     metadata: dict[str, str] = {}

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway_api import access
 from gateway_api.answers import envelope
 from gateway_api.auth import Callers
-from gateway_api.state import CALLER, REQUEST_ID, TENANT
+from gateway_api.state import CALLER, REQUEST_ID, TENANT, request_headers
 from shared import ids
 from shared.errors import ApiError
 
@@ -35,9 +35,9 @@ def guard(callers: Callers) -> Middleware:
                 access.check(need, caller)
             response = await handler(request)
         except ApiError as error:
-            response = envelope(error)
+            response = envelope(error, request)
         except web.HTTPException as error:
-            response = envelope(_of_http(error))
+            response = envelope(_of_http(error), request)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except ConnectionResetError:
@@ -47,10 +47,10 @@ def guard(callers: Callers) -> Middleware:
         except Exception:
             log.exception("request.crashed", request=request_id, method=request.method, route=_route(request))
             response = envelope(
-                ApiError(500, "Something went wrong on our side.", type="server_error", code="internal")
+                ApiError(500, "Something went wrong on our side.", type="server_error", code="internal"), request
             )
         if not response.prepared:
-            response.headers["x-request-id"] = request_id
+            response.headers.update(request_headers(request))
         if response.status >= 500:
             log.warning("request.refused", request=request_id, route=_route(request), status=response.status)
         return response

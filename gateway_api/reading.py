@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from gateway_api.access import Caller
 from gateway_api.router import BYTES_PER_TOKEN, Asked, Router
 from gateway_api.submit import IdempotencyKey, request_hash
-from shared import ids, webhook_url
+from gateway_api.webhook_address import webhook_faults
+from shared import ids
 from shared.candidates import ANY, Preferences, preferences
 from shared.choice import Choice
-from shared.config import Config
 from shared.db.jobs import NewJob
 from shared.errors import ApiError, Fault
+from shared.output_schema import schema_faults
 from shared.pricing import NANOS
 from shared.schemas import (
     DEFAULT_ROUTE,
@@ -27,13 +28,13 @@ from shared.schemas import (
     JobRequest,
     allowed_output,
     body_faults,
+    end_user,
     faults_of,
     null_characters,
 )
 
 READ_SECONDS = 60
 LONGEST_WAIT = 60
-LONGEST_USER = 256
 
 
 async def body_bytes(request: web.Request) -> bytes:
@@ -104,6 +105,8 @@ def new_job(
     found = read_job(value, router, router.route, caller)
     if isinstance(found, list):
         return [replace(fault, param=f"{prefix}.{fault.param}".strip(".")) for fault in found]
+    if batch is None and found.options.depends_on:
+        return [Fault("depends_on", "only a line of a batch can wait for others")]
     options, asked, target, route = found.options, found.asked, found.choice.target, found.choice.route
     metadata = options.metadata
     return NewJob(
@@ -127,9 +130,10 @@ def new_job(
         route=None if route is None else route.stored(),
         key_id=caller.key_id,
         team_id=caller.team_id,
-        end_user=_end_user(asked.body),
+        end_user=end_user(options.url, asked.body),
         max_cost_nanos=None if options.max_cost_usd is None else int(options.max_cost_usd * NANOS),
         tags=[f"{name}={metadata[name]}" for name in router.config.usage.tags if name in metadata] or None,
+        waits_for=len(set(options.depends_on)) if options.depends_on else None,
     )
 
 
@@ -166,7 +170,7 @@ def read_job(
                 else:
                     found = chosen
             faults += found
-        faults += _webhook_faults(value.get("webhook"), router.config)
+        faults += webhook_faults(value.get("webhook"), router.config, caller)
     if faults or options is None or asked is None or choice is None:
         return faults
     return Read(options, raw, asked, choice)
@@ -174,15 +178,11 @@ def read_job(
 
 def _body_faults(url: str, body: dict[str, Any], router: Router) -> list[Fault]:
     faults = body_faults(url, body)
+    if router.config.structured_output.check:
+        faults += schema_faults(url, body)
     if not any(fault.param == "body.model" for fault in faults) and not router.serves(body["model"]):
         faults.append(Fault("body.model", f"the model {body['model']!r} is not served here", "model_not_found"))
     return faults
-
-
-def _end_user(body: dict[str, Any]) -> str | None:
-    """Return for whom a request is, as far as it says so."""
-    user = body.get("user")
-    return user[:LONGEST_USER] if isinstance(user, str) and user else None
 
 
 def _without_preferences(body: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], Preferences]:
@@ -197,15 +197,6 @@ def _without_preferences(body: dict[str, Any], faults: list[Fault]) -> tuple[dic
 def _strings(metadata: object) -> dict[str, str]:
     pairs = metadata.items() if isinstance(metadata, dict) else ()
     return {name: value for name, value in pairs if isinstance(value, str)}
-
-
-def _webhook_faults(webhook: object, config: Config) -> list[Fault]:
-    if not isinstance(webhook, dict) or not isinstance(webhook.get("url"), str):
-        return []
-    wrong = webhook_url.fault(
-        webhook["url"], allow_http=config.webhooks.allow_http, allowed=config.webhooks.allow_private_networks
-    )
-    return [Fault("webhook.url", wrong)] if wrong else []
 
 
 def drop_unsupported(value: dict[str, Any], router: Router) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import orjson
 from aiohttp import web
 
-from gateway_api.state import REQUEST_ID
+from gateway_api.state import request_headers
 
 KEEP_ALIVE_SECONDS = 15.0
 
@@ -18,7 +18,7 @@ class EventStream:
         self._request = request
         self._response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            | {"x-request-id": request[REQUEST_ID]}
+            | request_headers(request)
             | dict(headers or {})
         )
         self._said = time.monotonic()

@@ -1,5 +1,6 @@
 """What every handler of the front door may reach, made once in main."""
 
+import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -16,7 +17,9 @@ from shared.config import Config
 from shared.db.engine import Engine
 from shared.queue import Queue
 from shared.rates import Rates
+from shared.sealing import Keys
 from shared.settings import Settings
+from shared.storage import Storages
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,18 @@ class State:
     rates: Rates
     room: QueueRoom
     funds: Funds
+    storage: Storages
+    secrets_keys: Keys | None
+    unvalidated: asyncio.Event
+    """A batch has come whose lines are in a file."""
 
 
 STATE = web.AppKey("state", State)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 TENANT = web.RequestKey("tenant", str)
+
+
+def request_headers(request: web.Request) -> dict[str, str]:
+    """Return the headers that name a request, by OpenAI's name and by Anthropic's."""
+    return {"x-request-id": request[REQUEST_ID], "request-id": request[REQUEST_ID]}

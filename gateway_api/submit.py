@@ -88,19 +88,19 @@ class Submitter:
                 raise Unavailable("the queue is not available") from None
             self._redis_away = False
 
-    async def enqueue(self, new: Sequence[NewJob]) -> None:
+    async def enqueue(self, entries: Sequence[Entry]) -> None:
         """Enqueue stored jobs. They are accepted already: where Redis is away, maintenance enqueues them."""
         try:
-            await self._queue.enqueue(Entry.of(job) for job in new)
+            await self._queue.enqueue(entries)
         except RedisAway as error:
             self._redis_away = True
-            log.warning("jobs.not_enqueued", jobs=len(new), error=str(error))
+            log.warning("jobs.not_enqueued", jobs=len(entries), error=str(error))
 
     async def _flush(self, items: Sequence[_Item]) -> list[Accepted | ApiError]:
         await self.check_redis()
         keyed = any(key is not None for _, key in items)
         results, fresh = await db.run(self._engine, lambda connection: _store(connection, items), alone=not keyed)
-        await self.enqueue(fresh)
+        await self.enqueue([Entry.of(job) for job in fresh])
         return results
 
 

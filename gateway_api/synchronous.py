@@ -5,7 +5,7 @@ answer.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -13,19 +13,25 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway_api import admission, jobs, reading
-from gateway_api.answers import envelope
+from gateway_api import admission, conversation, jobs, reading
+from gateway_api.answers import as_anthropic, envelope, shown
 from gateway_api.following import Missing, Restarted, Stand, Steps, follow
 from gateway_api.sse import EventStream, check_reader
 from gateway_api.state import CALLER, STATE, TENANT
+from gateway_api.submit import Accepted, IdempotencyKey
 from shared import ids, public
-from shared.db.jobs import JobRow
+from shared.db.jobs import JobRow, NewJob
 from shared.errors import HANDLING, ApiError, ErrorKind
 from shared.lifecycle import Status
+from shared.messages import as_events
 from shared.queue.chunks import Piece
+from shared.responses import closes, replay
+from shared.serving import MESSAGES, RESPONSES
 
 EMBEDDINGS = "/v1/embeddings"
-RESPONSES = "/v1/responses"
+_NAMED = frozenset({RESPONSES, MESSAGES})
+"""Routes whose streams consist of events with a name."""
+
 _RETRY_AFTER = {ErrorKind.BUDGET_EXHAUSTED: 60, ErrorKind.MAX_COST: 60}
 
 
@@ -39,35 +45,23 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     return await _run(request, EMBEDDINGS)
 
 
-async def responses(request: web.Request) -> web.StreamResponse:
-    """`POST /v1/responses`, in the foreground."""
-    return await _run(request, RESPONSES)
-
-
 async def _run(request: web.Request, url: str) -> web.StreamResponse:
-    state, tenant = request.app[STATE], request[TENANT]
     raw = await reading.body_bytes(request)
+    return await run(request, url, raw, reading.json_object(raw))
+
+
+async def run(request: web.Request, url: str, raw: bytes, body: dict[str, Any]) -> web.StreamResponse:
+    """Run a request of OpenAI's and answer it; `raw` is its body as it came."""
+    state, tenant = request.app[STATE], request[TENANT]
     key, later = reading.idempotency_key(request, raw), reading.respond_async(request)
-    body = reading.json_object(raw)
     asked: dict[str, Any] = {"url": url, "body": body, "priority": "interactive"}
     if not later:
         asked["deadline"] = state.settings.sync_timeout
-    if isinstance(body.get("metadata"), dict):
-        asked["metadata"] = body["metadata"]
-    dropped = reading.drop_unsupported(asked, state.router)
-    new = reading.new_job(asked, state.router, caller=request[CALLER])
-    if isinstance(new, list):
-        raise reading.refusal([replace(fault, param=fault.param.removeprefix("body.")) for fault in new])
-    await admission.admit(request, [new], key)
-    [new] = await state.funds.cover([new], key, model="model")
-    accepted = await state.submitter.submit(new, key)
+    new, accepted, dropped = await submit(request, asked, key)
     if later:
         seconds = reading.wait_seconds(request)
         return await jobs.accepted(state, new, accepted, seconds=seconds, dropped=dropped)
-    headers = {"x-sluice-job-id": ids.show("job", accepted.id), "x-sluice-provider": new.provider}
-    headers |= reading.dropped_header(dropped)
-    if accepted.replayed:
-        headers["Idempotent-Replayed"] = "true"
+    headers = said_of(new, accepted, dropped)
     streamed = bool(body.get("stream")) and url != EMBEDDINGS
 
     async def leave() -> None:
@@ -84,12 +78,38 @@ async def _run(request: web.Request, url: str) -> web.StreamResponse:
         raise
 
 
+async def submit(
+    request: web.Request, asked: dict[str, Any], key: IdempotencyKey | None
+) -> tuple[NewJob, Accepted, list[str]]:
+    """Submit a job whose body is one of OpenAI's requests; return it, what it was accepted as, and what was dropped.
+
+    Raises ApiError, with params as in the body.
+    """
+    state = request.app[STATE]
+    if isinstance(asked["body"].get("metadata"), dict) and asked["url"] != MESSAGES:
+        asked["metadata"] = asked["body"]["metadata"]
+    await conversation.expand(state, request[TENANT], asked)
+    dropped = reading.drop_unsupported(asked, state.router)
+    new = reading.new_job(asked, state.router, caller=request[CALLER])
+    if isinstance(new, list):
+        raise reading.refusal([replace(fault, param=fault.param.removeprefix("body.")) for fault in new])
+    await admission.admit(request, [new], key)
+    [new] = await state.funds.cover([new], key, model="model")
+    return new, await state.submitter.submit(new, key), dropped
+
+
+def said_of(new: NewJob, accepted: Accepted, dropped: Sequence[str]) -> dict[str, str]:
+    """Return what an answer's headers say of a job that was just accepted."""
+    headers = {"x-sluice-job-id": ids.show("job", accepted.id), "x-sluice-provider": new.provider}
+    return headers | reading.dropped_header(dropped) | ({"Idempotent-Replayed": "true"} if accepted.replayed else {})
+
+
 async def _whole(request: web.Request, headers: dict[str, str], steps: Steps) -> web.Response:
     async for step in steps:
         if step is None:
             check_reader(request)
         elif isinstance(step, Stand) and step.ended:
-            return _answer(step.row, headers)
+            return _answer(request, step.row, headers)
     raise jobs.no_longer_kept()
 
 
@@ -122,16 +142,16 @@ async def _stream(
             case Stand(row, ended=True):
                 if row.status != Status.COMPLETED:
                     if not out.begun:
-                        return _answer(row, headers)
-                    await _send_error(out, url, _failure(row))
+                        return _answer(request, row, headers)
+                    await _send_error(out, url, failure(row))
                     return await out.end()
                 if chunks and not whole:
                     await _send_error(out, url, lost)
                     return await out.end()
                 if not chunks:  # the provider did not stream, the job had ended long ago, or Redis was emptied
-                    for chunk in _few_chunks(orjson.loads(row.result), url, body):
+                    for chunk in _few_chunks(row, url, body):
                         await _send(out, url, chunk)
-                if url != RESPONSES:
+                if url not in _NAMED:
                     await out.send(b"[DONE]")
                 return await out.end()
             case _:
@@ -141,28 +161,29 @@ async def _stream(
 
 def _closes(chunk: dict[str, Any]) -> bool:
     """Tell whether a chunk ends what an answer says; only its usage may follow."""
-    if "type" in chunk:
-        return chunk["type"] in ("response.completed", "response.incomplete")
-    return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+    ended = any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+    return ended or closes(chunk) or chunk.get("type") == "message_stop"
 
 
 async def _send(out: EventStream, url: str, chunk: dict[str, Any]) -> None:
-    await out.send(chunk, event=str(chunk.get("type", "")) if url == RESPONSES else "")
+    await out.send(chunk, event=str(chunk.get("type", "")) if url in _NAMED else "")
 
 
 async def _send_error(out: EventStream, url: str, error: ApiError) -> None:
-    shape = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    if url == RESPONSES:
-        await out.send(shape | {"type": "error", "sequence_number": 0}, event="error")
-    else:
-        await out.send({"error": shape})
+    match url:
+        case "/v1/responses":
+            await out.send(shown(error) | {"type": "error", "sequence_number": 0}, event="error")
+        case "/v1/messages":
+            await out.send({"type": "error", "error": as_anthropic(error)}, event="error")
+        case _:
+            await out.send({"error": shown(error)})
 
 
-def _answer(row: JobRow, headers: dict[str, str]) -> web.Response:
+def _answer(request: web.Request, row: JobRow, headers: dict[str, str]) -> web.Response:
     headers = headers | _figures(row)
     if row.status == Status.COMPLETED:
         return web.Response(body=row.result, headers=headers, content_type="application/json")
-    response = envelope(_failure(row))
+    response = envelope(failure(row), request)
     response.headers.update(headers)
     return response
 
@@ -182,7 +203,7 @@ def _figures(row: JobRow) -> dict[str, str]:
     return found
 
 
-def _failure(row: JobRow) -> ApiError:
+def failure(row: JobRow) -> ApiError:
     """Return the error that a job which did not complete is to a synchronous caller."""
     match row.status:
         case Status.EXPIRED:
@@ -207,10 +228,13 @@ def _failure(row: JobRow) -> ApiError:
     )
 
 
-def _few_chunks(answer: dict[str, Any], url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a whole answer as the few chunks, or the one event, of a stream that has nothing more to say."""
+def _few_chunks(row: JobRow, url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a whole answer as the few chunks, or events, of a stream that has nothing more to say."""
+    answer = orjson.loads(row.result)
     if url == RESPONSES:
-        return [{"type": "response.completed", "sequence_number": 0, "response": answer}]
+        return replay(answer, attempt=row.attempt)
+    if url == MESSAGES:
+        return as_events(answer)
     head = {name: answer.get(name) for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
     choices = []
     for choice in answer.get("choices") or ():

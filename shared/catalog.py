@@ -97,8 +97,10 @@ def needs(body: Mapping[str, Any]) -> list[Need]:
     found: list[Need] = []
     if body.get("tools"):
         found.append("tools")
-    asked = body.get("response_format")
-    if isinstance(asked, dict) and asked.get("type") == "json_schema":
+    if any(
+        isinstance(asked, dict) and asked.get("type") == "json_schema"
+        for asked in (body.get("response_format"), _format(body.get("output_config")))
+    ):
         found.append("json_schema")
     messages = body.get("messages")
     contents = [one.get("content") for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
@@ -122,7 +124,12 @@ def lacking(known: Capabilities, needed: Iterable[Need]) -> list[Fault]:
 
 
 def _is_image(part: object) -> bool:
-    return isinstance(part, dict) and part.get("type") == "image_url"
+    return isinstance(part, dict) and part.get("type") in ("image_url", "image")
+
+
+def _format(output_config: object) -> object:
+    """Return the format of an answer where Anthropic's Messages have it."""
+    return output_config.get("format") if isinstance(output_config, dict) else None
 
 
 @cache

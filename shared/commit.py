@@ -5,17 +5,21 @@ Redis is told after the commit and may miss it: maintenance brings it back in li
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import structlog
 
+from shared.db import batches, transitions
 from shared.db import engine as db
-from shared.db import transitions
-from shared.db.transitions import Applied, Transition
-from shared.queue import FINISHED, Queue, RedisAway
+from shared.db.transitions import Applied, Transition, ended_queued
+from shared.queue import CANCEL, DELIVER_WAKE, FINISHED, LET_GO_WAKE, Queue, RedisAway
 from shared.queue.entries import Entry, Move
 
 log = structlog.get_logger(__name__)
+
+_PAGE = 500
 
 
 async def commit(engine: db.Engine, queue: Queue, changes: Sequence[Transition]) -> list[Applied]:
@@ -56,7 +60,9 @@ async def _tell(queue: Queue, changes: Sequence[Transition], applied: Sequence[A
     if ended:
         await queue.announce(FINISHED, ended)
     if any(result.has_delivery for result in applied):
-        await queue.wake_deliveries()
+        await queue.wake(DELIVER_WAKE)
+    if any(result.lets_go for result in applied):
+        await queue.wake(LET_GO_WAKE)
 
 
 async def bring_forward(queue: Queue, rows: Iterable[Any]) -> None:
@@ -66,3 +72,24 @@ async def bring_forward(queue: Queue, rows: Iterable[Any]) -> None:
         moves[row.provider].append(Move(row.upstream_model, row.id, row.run_at))
     for provider, group in moves.items():
         await queue.move(provider, group)
+
+
+async def stop_batch(engine: db.Engine, queue: Queue, tenant: str, id_: UUID) -> None:
+    """Have a tenant's batch cancelled: its queued jobs end here, its workers are told of those in progress.
+
+    Should we end before it is done, maintenance goes on with it. Raises Unavailable where Postgres is away.
+    """
+    while True:  # jobs are claimed, and given back, while we look
+        async with db.transaction(engine) as connection:
+            # These first: what is claimed between the two looks is among those that run.
+            queued = await batches.queued(connection, tenant, id_, limit=_PAGE)
+            running, has_delivery = await batches.ask_cancel(connection, tenant, id_)
+        with suppress(*RedisAway):  # their workers find the marks when they renew their leases
+            if running:
+                await queue.announce(CANCEL, running)
+            if has_delivery:
+                await queue.wake(DELIVER_WAKE)
+        if queued:
+            await commit(engine, queue, [ended_queued(job, "cancelled") for job in queued])
+        elif not running:
+            return

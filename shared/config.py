@@ -26,7 +26,9 @@ from pydantic import (
 from shared import catalog, pricing, providers
 from shared.config_alerts import Alerts, Channel, Smtp
 from shared.config_faults import in_words, spread_faults, suggestion
+from shared.config_files import Files
 from shared.config_models import Hedge, ListedTarget, Model
+from shared.config_output import StructuredOutput
 from shared.config_upstream import Count, PriceChange, UpstreamModel
 from shared.config_usage import Usage
 from shared.config_values import http_url, seconds
@@ -178,6 +180,8 @@ class _File(_Closed):
     tenants: Tenants = Tenants()
     usage: Usage = Usage()
     alerts: Alerts = Alerts()
+    structured_output: StructuredOutput = StructuredOutput()
+    files: Files = Files()
 
 
 class Config(_File):
@@ -265,6 +269,8 @@ _SHAPES: dict[At, type[Any]] = {
     ("tenants", "defaults"): TenantLimits,
     ("usage",): Usage,
     ("alerts",): Alerts,
+    ("structured_output",): StructuredOutput,
+    ("files",): Files,
     ("alerts", "channels", "*"): Channel,
     ("alerts", "channels", "*", "smtp"): Smtp,
 }

@@ -18,6 +18,7 @@ class ErrorKind(StrEnum):
     TIMEOUT = "timeout"
     CONNECTION = "connection"
     INVALID_RESPONSE = "invalid_response"
+    INVALID_OUTPUT = "invalid_output"
     INVALID_REQUEST = "invalid_request"
     UNSUPPORTED = "unsupported_parameter"
     CONTEXT_TOO_LONG = "context_too_long"
@@ -28,6 +29,7 @@ class ErrorKind(StrEnum):
     BUDGET_EXHAUSTED = "insufficient_quota"
     MAX_COST = "max_cost_exceeded"
     UNPRICED = "unpriced_model"
+    DEPENDENCY_FAILED = "dependency_failed"
     LEASE_LOST = "lease_lost"
     INTERNAL = "internal"
 
@@ -87,6 +89,8 @@ HANDLING: dict[ErrorKind, Handling] = {
     ErrorKind.INVALID_RESPONSE: Handling(
         retry=True, chain="general", tries=2, news="circuit", type="provider_error", status=502
     ),
+    # Asked again with what was wrong, as often as the configuration has it: `after_attempt` knows these as `Invalid`.
+    ErrorKind.INVALID_OUTPUT: Handling(retry=True, type="provider_error", status=502),
     ErrorKind.INVALID_REQUEST: Handling(type="invalid_request_error", status=400),
     ErrorKind.UNSUPPORTED: Handling(chain="general", type="invalid_request_error", status=400),
     ErrorKind.CONTEXT_TOO_LONG: Handling(
@@ -103,6 +107,7 @@ HANDLING: dict[ErrorKind, Handling] = {
     ErrorKind.BUDGET_EXHAUSTED: Handling(type="insufficient_quota", status=429),
     ErrorKind.MAX_COST: Handling(type="insufficient_quota", status=429),
     ErrorKind.UNPRICED: Handling(type="invalid_request_error", status=400),
+    ErrorKind.DEPENDENCY_FAILED: Handling(type="invalid_request_error", status=409),
     ErrorKind.LEASE_LOST: Handling(retry=True, type="internal_error", status=502),
     ErrorKind.INTERNAL: Handling(retry=True, type="internal_error", status=500),
 }  # fmt: skip

@@ -6,9 +6,10 @@ from shared import catalog
 from shared.catalog import Capabilities
 from shared.config import Provider, capabilities_of
 from shared.errors import Fault
+from shared.messages import as_asked
 from shared.providers import Call
 from shared.schemas import ROUTES
-from shared.serving import serving
+from shared.serving import MESSAGES, serving
 
 
 def unfit(
@@ -21,4 +22,6 @@ def unfit(
     needed = [] if faults else catalog.needs(body)
     if needed and (known := able or capabilities_of(provider, model)):
         faults = catalog.lacking(known, needed)
+        if url == MESSAGES:
+            faults = [as_asked(fault, body) for fault in faults]
     return faults

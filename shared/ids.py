@@ -10,7 +10,21 @@ from typing import Literal
 from uuid import UUID
 
 Prefix = Literal[
-    "job", "batch", "evt", "tenant", "team", "key", "audit", "budget", "limit", "alert", "file", "resp", "msgbatch"
+    "job",
+    "batch",
+    "evt",
+    "tenant",
+    "team",
+    "key",
+    "audit",
+    "budget",
+    "limit",
+    "alert",
+    "file",
+    "resp",
+    "msgbatch",
+    "webhook",
+    "delivery",
 ]
 
 _COUNTER_BITS = 12

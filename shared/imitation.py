@@ -41,13 +41,26 @@ def instance(schema: Any, said: str, *, depth: int = 0, root: Any = None) -> Any
         case "array":
             return [inner(schema.get("items"))] * max(1, int(schema.get("minItems") or 1))
         case "string":
-            return said
+            return said.ljust(_whole(schema, "minLength"), ".")[: _whole(schema, "maxLength", len(said) + 10**4)]
         case "integer" | "number":
-            return schema.get("minimum", 1)
+            return _number(schema.get("minimum"), schema.get("exclusiveMinimum"), schema.get("maximum"))
         case "boolean":
             return True
         case _:
             return None
+
+
+def _number(least: Any, above: Any, most: Any) -> Any:
+    if isinstance(least, int | float):
+        return least
+    if isinstance(above, int | float):
+        return above + 1
+    return min(1, most) if isinstance(most, int | float) else 1
+
+
+def _whole(schema: dict[str, Any], name: str, otherwise: int = 0) -> int:
+    value = schema.get(name)
+    return min(value, 10**4) if isinstance(value, int) and value >= 0 else otherwise
 
 
 def _referred(root: Any, ref: str) -> Any:

@@ -14,7 +14,7 @@ counts only the attempts that used up one of the job's tries: a release and a 42
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import assert_never
@@ -38,6 +38,9 @@ class Status(StrEnum):
 
 MOST_UNCHARGED_BACKOFF = 5
 
+_PAUSE = timedelta(milliseconds=100)
+"""Time for the worker to let go of the attempt: what is due while it is still held there waits for its lease."""
+
 TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 
 
@@ -49,15 +52,27 @@ class Stop(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-Outcome = Completion | ProviderError | Stop
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """An answer that does not fit its request's JSON schema: `words` on why, and what it said, as it is asked again.
+
+    `answer` is None where asking again is of no use.
+    """
+
+    completion: Completion
+    words: str = field(repr=False)
+    answer: str | None = field(repr=False)
+
+
+Outcome = Completion | Invalid | ProviderError | Stop
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
     """What the decision needs to know of a job.
 
-    Tries charged and allowed, its deadline, its attempt's number, where else it may go, and how many keys there are for
-    its target.
+    Tries charged and allowed, its deadline, its attempt's number, where else it may go, how many keys there are for
+    its target, and how often yet an answer may be repaired.
     """
 
     charged: int
@@ -66,6 +81,7 @@ class JobState:
     attempt: int = 1
     route: Route = NOWHERE_ELSE
     keys: int = 1
+    repairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +101,15 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The job goes back to its queue until `at`; `charge` says whether this attempt used up a try."""
+    """The job goes back to its queue until `at`; `charge` says whether this attempt used up a try.
+
+    `repair` is the answer that the next attempt is to better.
+    """
 
     at: datetime
     error: ProviderError
     charge: bool
+    repair: Invalid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +145,8 @@ def after_attempt(job: JobState, outcome: Outcome, now: datetime, rng: random.Ra
     match outcome:
         case Completion():
             return Complete(outcome)
+        case Invalid():
+            return _after_invalid(job, outcome, now)
         case Stop.CANCEL_ASKED:
             return Cancel()
         case Stop.DEADLINE:
@@ -135,6 +157,16 @@ def after_attempt(job: JobState, outcome: Outcome, now: datetime, rng: random.Ra
             return _after_error(job, outcome, now, rng)
         case _:
             assert_never(outcome)
+
+
+def _after_invalid(job: JobState, found: Invalid, now: datetime) -> Verdict:
+    said = f"The answer does not fit the request's JSON schema: {found.words}."
+    error = ProviderError(ErrorKind.INVALID_OUTPUT, said, request_id=found.completion.request_id)
+    at = now + _PAUSE
+    late = job.deadline is not None and at >= job.deadline
+    if found.answer is None or job.repairs <= 0 or job.charged + 1 >= job.max_attempts or late:
+        return Fail(error, retriable=HANDLING[error.kind].retry)
+    return Retry(at, error, charge=True, repair=found)
 
 
 def _after_error(job: JobState, error: ProviderError, now: datetime, rng: random.Random) -> Verdict:
@@ -155,7 +187,7 @@ def _after_error(job: JobState, error: ProviderError, now: datetime, rng: random
     at_least = 0.0 if another_key else error.retry_after or 0.0
     at = now + timedelta(seconds=backoff(max(failures, 1), rng, at_least=at_least))
     if another_key and handling.news == "key":
-        at = now
+        at = now + _PAUSE
     if job.deadline is not None and at >= job.deadline:
         # Time ran out while the job was waiting its turn, not because its call went wrong.
         waited = error.kind in (ErrorKind.RATE_LIMITED, ErrorKind.LEASE_LOST) or now >= job.deadline

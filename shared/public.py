@@ -4,7 +4,9 @@ Times are RFC 3339 UTC (a batch's are Unix seconds, as OpenAI's), money is a dec
 """
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -117,18 +119,31 @@ def batch(row: Any) -> dict[str, Any]:
     def seconds(value: datetime | None) -> int | None:
         return None if value is None else int(value.timestamp())
 
+    def ended(*statuses: str) -> int | None:
+        return seconds(row.finished_at) if row.status in statuses else None
+
+    def file(id_: UUID | None, *, there: bool = True) -> str | None:
+        return None if id_ is None or not there else ids.show("file", id_)
+
     return {
         "id": ids.show("batch", row.id),
         "object": "batch",
         "endpoint": row.endpoint,
-        "errors": None,
+        "errors": None if row.errors is None else {"object": "list", "data": row.errors},
+        "input_file_id": file(row.input_file_id),
         "completion_window": row.completion_window,
         "status": row.status,
+        "output_file_id": file(row.output_file_id, there=row.in_progress_at is not None),
+        "error_file_id": file(row.error_file_id, there=bool(row.failed + row.expired + row.cancelled)),
         "created_at": seconds(row.created_at),
-        "in_progress_at": seconds(row.created_at),
-        "completed_at": seconds(row.finished_at) if row.status == "completed" else None,
+        "in_progress_at": seconds(row.in_progress_at),
+        "expires_at": seconds(row.expires_at),
+        "finalizing_at": ended("completed", "expired"),
+        "completed_at": ended("completed"),
+        "failed_at": ended("failed"),
+        "expired_at": ended("expired"),
         "cancelling_at": seconds(row.cancelling_at),
-        "cancelled_at": seconds(row.finished_at) if row.status == "cancelled" else None,
+        "cancelled_at": ended("cancelled"),
         "request_counts": {
             "total": row.total,
             "completed": row.completed,
@@ -149,28 +164,61 @@ def batch(row: Any) -> dict[str, Any]:
     }
 
 
+def file(row: Any, *, size: int | None = None) -> dict[str, Any]:
+    """Return the public file of a row of `files`, in OpenAI's shape; `size` where the row does not know it."""
+    return {
+        "id": ids.show("file", row.id),
+        "object": "file",
+        "bytes": row.bytes or size or 0,
+        "created_at": int(row.created_at.timestamp()),
+        "expires_at": None if row.expires_at is None else int(row.expires_at.timestamp()),
+        "filename": row.filename,
+        "purpose": row.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
 _ENDED_WITHOUT_ANSWER = {
     "cancelled": ("cancelled", "The job was cancelled."),
     "expired": ("batch_expired", "The job's deadline passed before it was completed."),
 }
 
 
-def result_line(row: Any) -> dict[str, Any]:
-    """Return an ended job of a batch as a line of OpenAI's batch output, with its cost and the cursor behind it."""
+def output_line(row: Any) -> dict[str, Any]:
+    """Return an ended job of a batch as a line of OpenAI's batch output or error file."""
     response, error = None, None
     if row.status == "completed":
         response = {"status_code": 200, "request_id": ids.show("job", row.id), "body": orjson.Fragment(row.result)}
     else:
         code, message = _ENDED_WITHOUT_ANSWER.get(row.status) or (row.error["code"], row.error["message"])
         error = {"code": code, "message": message}
+    return {"id": f"batch_req_{row.id.hex}", "custom_id": row.custom_id, "response": response, "error": error}
+
+
+def result_line(row: Any) -> dict[str, Any]:
+    """Return it with what it cost and the cursor behind it."""
+    return output_line(row) | {"cost_usd": money(row.cost_nanos), "cursor": str(row.batch_sequence)}
+
+
+def _line_widths() -> dict[str, int]:
+    def bare(status: str) -> int:
+        row = SimpleNamespace(
+            id=UUID(int=0), status=status, custom_id=None, result=b"0", error={"code": "", "message": ""}
+        )
+        return len(orjson.dumps(output_line(row))) - len("null") + len("\n")
+
+    quoted = len('""')
     return {
-        "id": f"batch_req_{row.id.hex}",
-        "custom_id": row.custom_id,
-        "response": response,
-        "error": error,
-        "cost_usd": money(row.cost_nanos),
-        "cursor": str(row.batch_sequence),
+        "answered": bare("completed") - len("0"),
+        "failed": bare("failed") - 2 * quoted,
+        "cancelled": bare("cancelled"),
+        "expired": bare("expired"),
     }
+
+
+LINE_WIDTHS = _line_widths()
+"""The bytes of an output line, by status, without its custom id, its answer, and its error's code and message."""
 
 
 def alert(row: Any) -> dict[str, Any]:

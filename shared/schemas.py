@@ -1,4 +1,4 @@
-"""What callers send: the shapes of a job and a batch, checked by pydantic, with every fault listed.
+"""What callers send: the shape of a job, checked by pydantic, with every fault listed.
 
 Job options are closed (an unknown one is a fault); the `body` is open and passes to the provider untouched.
 """
@@ -22,12 +22,14 @@ from pydantic import (
 
 from shared.errors import Fault
 
-Route = Literal["/v1/chat/completions", "/v1/embeddings", "/v1/responses"]
+Route = Literal["/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"]
 ROUTES = frozenset(get_args(Route))
 DEFAULT_ROUTE: Route = "/v1/chat/completions"
 
 _MOST_TOKENS = 10**9
+_LIMITS = {"/v1/responses": ("max_output_tokens",), "/v1/messages": ("max_tokens",)}
 MOST_FAULTS = 100
+LONGEST_USER = 256
 
 
 class Priority(StrEnum):
@@ -54,7 +56,8 @@ def _seconds_from_now(value: object) -> object:
     return value
 
 
-def _to_come(moment: datetime) -> datetime:
+def to_come(moment: datetime) -> datetime:
+    """Return a moment that is in the future. Raises ValueError."""
     if moment <= datetime.now(UTC):
         raise ValueError("is in the past")
     return moment
@@ -87,6 +90,10 @@ Metadata = Annotated[
 ]
 
 
+_Needed = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^{}]+$")]
+"""A custom id as `depends_on` has it, without what ends a placeholder."""
+
+
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,7 +106,7 @@ class Webhook(_Closed):
 
 
 class JobRequest(_Closed):
-    """`POST /v1/jobs`, and one line of a batch."""
+    """`POST /v1/jobs`, and one line of a batch, which alone may wait for others: `depends_on` has their custom ids."""
 
     custom_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     method: Literal["POST"] = "POST"
@@ -107,9 +114,11 @@ class JobRequest(_Closed):
     body: dict[str, Any]
     priority: Priority = Priority.STANDARD
     run_at: Moment | None = None
-    deadline: Annotated[MomentOrSeconds, AfterValidator(_to_come)] | None = None
+    deadline: Annotated[MomentOrSeconds, AfterValidator(to_come)] | None = None
     max_cost_usd: Dollars | None = None
     webhook: Webhook | None = None
+    depends_on: Annotated[list[_Needed], Field(min_length=1, max_length=10_000)] | None = None
+    on_dependency_failure: Literal["fail", "continue"] = "fail"
     metadata: Metadata = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -117,16 +126,6 @@ class JobRequest(_Closed):
         if self.deadline is not None and self.run_at is not None and self.run_at >= self.deadline:
             raise ValueError("run_at is not before deadline")
         return self
-
-
-class BatchRequest(_Closed):
-    """`POST /v1/batches` with its lines inline; each line is checked on its own, so that every fault has its index."""
-
-    requests: Annotated[list[Any], Field(min_length=1)]
-    endpoint: Route | None = None
-    completion_window: Annotated[str, Field(max_length=32)] | None = None
-    max_cost_usd: Dollars | None = None
-    metadata: Metadata = Field(default_factory=dict)
 
 
 def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
@@ -142,7 +141,7 @@ def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
     if not isinstance(body.get("stream_options", {}), dict | None):
         faults.append(Fault("body.stream_options", "must be an object"))
     match url:
-        case "/v1/chat/completions":
+        case "/v1/chat/completions" | "/v1/messages":
             messages = body.get("messages")
             if not isinstance(messages, list) or not messages:
                 faults.append(Fault("body.messages", "must be a non-empty list"))
@@ -152,14 +151,21 @@ def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
                     for index, message in enumerate(messages)
                     if not isinstance(message, dict) or not isinstance(message.get("role"), str)
                 ]
+            most = body.get("max_tokens")
+            if url == "/v1/messages" and (not isinstance(most, int) or isinstance(most, bool) or most < 0):
+                faults.append(Fault("body.max_tokens", "must be a number of tokens"))
         case "/v1/embeddings":
             if not isinstance(body.get("input"), str | list) or not body["input"]:
                 faults.append(Fault("body.input", "must be a non-empty string or list"))
         case "/v1/responses":
             if not isinstance(body.get("input"), str | list) or not body["input"]:
                 faults.append(Fault("body.input", "must be a non-empty string or list"))
-            if body.get("background"):
-                faults.append(Fault("body.background", "is not available: submit a job", "unsupported_parameter"))
+            if not isinstance(body.get("background", False), bool | None):
+                faults.append(Fault("body.background", "must be true or false"))
+            elif body.get("background") and body.get("store") is False:
+                faults.append(Fault("body.store", "must not be false: what runs in the background is stored"))
+            if not isinstance(body.get("previous_response_id", ""), str | None):
+                faults.append(Fault("body.previous_response_id", "must be a string"))
     return faults
 
 
@@ -200,8 +206,17 @@ def allowed_output(url: str, body: dict[str, Any]) -> int:
     """Return how long a request lets its answer be, 0 for any length; a vendor's own names are read too."""
     own = [body.get(name) for name in ("inferenceConfig", "generationConfig")]
     named = [one.get(name) for one in own if isinstance(one, dict) for name in ("maxTokens", "maxOutputTokens")]
-    names = ("max_output_tokens",) if url == "/v1/responses" else ("max_completion_tokens", "max_tokens")
+    names = _LIMITS.get(url, ("max_completion_tokens", "max_tokens"))
     for value in (*(body.get(name) for name in names), *named):
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_TOKENS:
             return value
     return 0
+
+
+def end_user(url: str, body: dict[str, Any]) -> str | None:
+    """Return for whom a request is, as far as it says so."""
+    metadata = body.get("metadata")
+    user = body.get("user")
+    if url == "/v1/messages":
+        user = metadata.get("user_id") if isinstance(metadata, dict) else None
+    return user[:LONGEST_USER] if isinstance(user, str) and user else None

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared import sealing
 from shared.errors import ConfigError
+from shared.sealing import Keys
 
 
 class Settings(BaseSettings):
@@ -18,6 +20,9 @@ class Settings(BaseSettings):
     database_url: str | None = None
     redis_url: str | None = None
     admin_key: SecretStr | None = None
+    secrets_key: SecretStr | None = Field(
+        None, description="keys that seal secrets in Postgres, the first for new ones"
+    )
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     data_dir: Path = Path(".sluice")
@@ -25,6 +30,8 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
 
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body the front door reads")
+    max_file_bytes: int = Field(200 * 2**20, gt=0, description="largest file that may be uploaded")
+    max_file_lines: int = Field(50_000, gt=0, description="lines a file may have that a batch is made of")
     max_batch_requests: int = Field(50_000, gt=0)
     max_response_bytes: int = Field(32 * 2**20, gt=0, description="largest answer a worker reads from a provider")
     max_attempts: int = Field(5, gt=0, description="tries a job has before an error is final")
@@ -32,12 +39,28 @@ class Settings(BaseSettings):
     connect_timeout: float = Field(10.0, gt=0)
     job_timeout: float = Field(900.0, gt=0, description="longest a call may take, whatever its provider's timeout")
     sync_timeout: float = Field(600.0, gt=0, description="longest a synchronous request waits for its answer")
-    lease: float = Field(10.0, gt=0, description="a worker that is silent for so long has lost its jobs")
+    lease: float = Field(10.0, gt=0, description="a process that is silent for so long has lost what it held")
     renewal: float = Field(3.0, gt=0, description="how often a worker renews its lease")
     shutdown_grace: float = Field(5.0, gt=0, description="how long running calls may finish after SIGTERM")
     sweep_interval: float = Field(1.0, gt=0, description="how often maintenance looks for what was lost")
     webhook_timeout: float = Field(20.0, gt=0)
     database_pool: int = Field(8, gt=0, description="connections to Postgres a process holds at most")
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _keys(cls, text: SecretStr | None) -> SecretStr | None:
+        if text is None or not text.get_secret_value():
+            return None
+        try:
+            sealing.keys(text.get_secret_value())
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    @property
+    def secrets_keys(self) -> Keys | None:
+        """The keys that seal secrets, None where there are none."""
+        return None if self.secrets_key is None else sealing.keys(self.secrets_key.get_secret_value())
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,6 +8,7 @@ A request may say itself how it wants to be treated, in a `simulate` object of i
 | `chunk_ms` | how long each further chunk of a streamed answer takes |
 | `output_tokens` | how many tokens the answer is said to have |
 | `fail` | one entry for each time the request is seen; past its end the request succeeds |
+| `answers` | one text for each time the request is seen, said instead of an answer; past its end the usual is said |
 | `key` | what makes two requests the same (else their whole body) |
 
 An entry of `fail` is `{"status": 429, "retry_after": 1}`, or "hang", "reset", "truncate", "html", "error_in_200"; for a
@@ -117,7 +118,9 @@ def reply(behaviour: Behaviour, path: str, body: dict[str, Any], *, seen: int, s
         return _too_long(behaviour.context_tokens, prompt, latency)
     if path.endswith("/embeddings"):
         return _embeddings(behaviour, body, prompt, latency)
-    answer = _chat(body, asked, same, prompt)
+    said = asked.get("answers")
+    said = said[seen] if isinstance(said, list) and seen < len(said) else None
+    answer = _chat(body, asked, same, prompt, said)
     if not body.get("stream"):
         return Reply(200, orjson.dumps(answer), latency, tokens=answer["usage"]["total_tokens"])
     return _streamed(body, asked, answer, latency, broken)
@@ -182,7 +185,7 @@ def _too_long(most: int, prompt: int, latency: float) -> Reply:
     return Reply(400, orjson.dumps({"error": shape}), latency)
 
 
-def _chat(body: dict[str, Any], asked: dict[str, Any], same: str, prompt: int) -> dict[str, Any]:
+def _chat(body: dict[str, Any], asked: dict[str, Any], same: str, prompt: int, said: Any) -> dict[str, Any]:
     most = body.get("max_completion_tokens") or body.get("max_tokens")
     most = most if isinstance(most, int) and most > 0 else None
     text, finish = _answer(body, most), "stop"
@@ -192,6 +195,8 @@ def _chat(body: dict[str, Any], asked: dict[str, Any], same: str, prompt: int) -
             message["content"] = text = orjson.dumps(imitation.instance(schema, text)).decode()
         case {"type": "json_object"}:
             message["content"] = text = orjson.dumps({"answer": text}).decode()
+    if isinstance(said, str):
+        message["content"] = text = said
     if calls := imitation.tool_calls(body, text, same):
         message, finish = {"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls"
     used = asked.get("output_tokens")

@@ -45,7 +45,7 @@ _UNREAD = frozenset({
     "model", "stream", "stream_options", "temperature", "top_p", "n", "max_tokens", "max_completion_tokens",
     "max_output_tokens", "user", "seed", "stop", "metadata", "service_tier", "store", "encoding_format", "dimensions",
     "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty", "logit_bias", "prompt_cache_key", "simulate",
-    "safety_identifier", "provider", "models",
+    "safety_identifier", "provider", "models", "stop_sequences", "thinking", "top_k", "cache_control", "anthropic_beta",
 })  # fmt: skip
 
 _loaded: dict[str, tiktoken.Encoding] = {}
@@ -191,6 +191,8 @@ def _most_of_rest(value: Any) -> int:
         match one:
             case dict() if one.get("type") in _PICTURES:
                 total += _PICTURE
+            case {"media_type": "text/plain", "data": str(words)}:
+                total += _most_of_text(words)
             case dict():
                 total += sum(_most_of_text(name) for name in one)
                 ahead += one.items()

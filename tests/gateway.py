@@ -5,6 +5,7 @@ simulated provider, whose log of received calls is what counts.
 """
 
 import asyncio
+import base64
 import contextlib
 import io
 import os
@@ -20,6 +21,7 @@ import aiohttp
 import orjson
 
 ADMIN_KEY = "test-admin-key"
+SECRETS_KEY = base64.b64encode(bytes(range(32))).decode()
 T = TypeVar("T")
 
 # Short leases, so that a killed worker's jobs come back while a test is looking.
@@ -63,6 +65,7 @@ class Gateway:
             "SLUICE_DATABASE_URL": database_url,
             "SLUICE_REDIS_URL": redis_url,
             "SLUICE_ADMIN_KEY": ADMIN_KEY,
+            "SLUICE_SECRETS_KEY": SECRETS_KEY,
             "SLUICE_PORT": str(self.port),
             "SLUICE_CONFIG": str(path),
             "SLUICE_LOG_LEVEL": "info",

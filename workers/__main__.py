@@ -7,32 +7,35 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
-import aiohttp
 import structlog
 import uvloop
 
-from shared import config, log, queue, settings
+from shared import config, log, queue, settings, storage
 from shared.config import Config
 from shared.db import engine as db
 from shared.errors import ConfigError, Unavailable
 from shared.queue import Queue
 from shared.settings import Settings
-from workers import call, destination
+from workers import call, dependants, destination
 from workers.alert import Alerter
 from workers.channels import Channels
 from workers.deliver import MOST_AT_ONCE, Deliverer
 from workers.finish import Finisher
-from workers.maintain import Maintenance
+from workers.maintain import Maintenance, repeat
 from workers.merged_redis import MergedRedis
 from workers.pool import PoolWorker
 from workers.probe import probe
 from workers.raising import Raiser
+from workers.remove_files import remove_gone
 from workers.run_job import Context
+from workers.seal import seal_all
+from workers.signers import Signers
 
 logger = structlog.get_logger("workers")
 
+FILES_SECONDS = 60.0
 _AWAY_SECONDS = 0.5
 
 
@@ -80,6 +83,7 @@ async def pool(chosen: Settings, found: Config, provider: str) -> None:
                 await worker.wind_down()
                 for task in keeping:
                     task.cancel()
+                await context.checker.close()
                 await raiser.end()
         with suppress(Unavailable):  # then it runs out
             await worker.close_lease()
@@ -103,19 +107,35 @@ async def _begun(worker: PoolWorker) -> bool:
 
 async def deliver(chosen: Settings, found: Config) -> None:
     """Deliver webhooks, and alerts to the operator's channels, until SIGINT or SIGTERM."""
-    connector = destination.connector(found.webhooks.allow_private_networks, limit=MOST_AT_ONCE)
-    client = aiohttp.ClientSession(connector=connector, headers={"user-agent": "sluice-webhooks"})
+    keys = chosen.secrets_keys
+    if keys is None:
+        raise ConfigError("SLUICE_SECRETS_KEY must be set, to sign webhooks; make one with `openssl rand -base64 32`")
+    client = destination.session(found.webhooks.allow_private_networks, limit=MOST_AT_ONCE)
     channels = Channels(found.alerts.channels)
-    async with _stores(chosen, "sluice-deliver") as (engine, line, _), client, channels:
-        deliverer = Deliverer(engine, line, client, webhooks=found.webhooks, timeout=chosen.webhook_timeout)
+    async with _stores(chosen, "sluice-deliver", by_key=True) as (engine, line, _), client, channels:
+        await _until_available(lambda: seal_all(engine, keys))
+        signers = Signers(engine, keys)
+        deliverer = Deliverer(
+            engine, line, client, webhooks=found.webhooks, signers=signers, timeout=chosen.webhook_timeout
+        )
         await _until_signalled(_together(deliverer.run(), Alerter(engine, channels).run()))
 
 
-async def maintain(chosen: Settings) -> None:
+async def maintain(chosen: Settings, found: Config) -> None:
     """Repair and tend until SIGINT or SIGTERM."""
-    async with _stores(chosen, "sluice-maintain") as (engine, line, _):
+    async with (
+        _stores(chosen, "sluice-maintain") as (engine, line, _),
+        aclosing(storage.create(found.files, engine)) as storages,
+    ):
         maintenance = Maintenance(engine, line, max_attempts=chosen.max_attempts, lease=chosen.lease)
-        await _until_signalled(maintenance.run(every=chosen.sweep_interval))
+
+        async def remove_files() -> None:
+            await remove_gone(engine, storages)
+
+        sweeping = maintenance.run(every=chosen.sweep_interval)
+        files = repeat(remove_files, every=FILES_SECONDS)
+        waiting = dependants.watch(engine, line, most_bytes=chosen.max_body_bytes)
+        await _until_signalled(_together(sweeping, files, waiting))
 
 
 async def _together(*works: Coroutine[object, object, None]) -> None:
@@ -156,7 +176,7 @@ def main(arguments: list[str]) -> None:
             case ["deliver"]:
                 uvloop.run(deliver(chosen, found))
             case ["maintain"]:
-                uvloop.run(maintain(chosen))
+                uvloop.run(maintain(chosen, found))
             case _:
                 sys.exit("usage: python -m workers pool PROVIDER | deliver | maintain")
     except ConfigError as error:

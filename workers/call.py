@@ -21,11 +21,12 @@ from shared.db.claims import Claim
 from shared.errors import ErrorKind, ProviderError
 from shared.lifecycle import Stop
 from shared.providers import Adapter, Call, Completion, Deployment, HttpRequest, HttpResponse
-from shared.serving import RESPONSES, serving
+from shared.serving import MESSAGES, RESPONSES, serving
 from workers.relay import Relay
 
 LARGE_BODY = 2**19
 DRAIN_SECONDS = 0.2
+_LIMITS = {RESPONSES: "max_output_tokens", MESSAGES: "max_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ async def call(
         return Answered(Stop.DEADLINE, sent=False)
     body = orjson.loads(claim.body)
     if claim.output_cap is not None:
-        body["max_output_tokens" if claim.url == RESPONSES else "max_completion_tokens"] = claim.output_cap
+        body[_LIMITS.get(claim.url, "max_completion_tokens")] = claim.output_cap
     asked = Call(claim.url, body, f"{ids.show('job', claim.id)}-{claim.attempt}", claim.upstream_model)
     if faults := speaks.faults(asked):
         said = "; ".join(f"{fault.param}: {fault.message}" for fault in faults)

@@ -15,6 +15,7 @@ from shared.db.claims import Claim
 from shared.db.transitions import ended_queued
 from shared.queue import Queue
 from shared.queue.entries import Move, Taken
+from workers.check import continued
 from workers.quote import Quoter
 from workers.reserve import reserve
 
@@ -80,7 +81,7 @@ async def claim(
         refused = [fresh[id_] for id_ in fresh.keys() - {job.id for job in taken}]
         if refused:
             await queue.move(provider, [Move(one.lane, one.id, None, one.unused) for one in refused])
-    pairs = [(job, fresh[job.id]) for job in taken]
+    pairs = [(await continued(job), fresh[job.id]) for job in taken]
     spending = [(job, drawn) for job, drawn in pairs if job.spends]
     if spending:
         free = [(job, drawn) for job, drawn in pairs if not job.spends]

@@ -11,6 +11,9 @@ import aiohttp
 
 from shared.webhook_url import Network, address_allowed
 
+KEPT_SECONDS = 15.0
+"""How long a connection is kept that nobody uses."""
+
 
 class Forbidden(OSError):
     """The address is on a private network that the configuration does not allow; aiohttp wraps it."""
@@ -21,6 +24,9 @@ def connector(allowed: Sequence[Network], *, limit: int) -> aiohttp.TCPConnector
 
     A request to another raises `aiohttp.ClientConnectorError` before a packet is sent. `limit` is how many connections
     there are at once. A caller must not follow redirects: a receiver's answer is no address to send events to.
+
+    Connections are kept for the next request to the same host, port and scheme. What a name resolves to meanwhile does
+    not matter to them: they lead where they led when they were checked.
     """
 
     def make_socket(found: aiohttp.AddrInfoType) -> socket.socket:
@@ -32,4 +38,16 @@ def connector(allowed: Sequence[Network], *, limit: int) -> aiohttp.TCPConnector
         made.setblocking(False)
         return made
 
-    return aiohttp.TCPConnector(limit=limit, limit_per_host=20, force_close=True, socket_factory=make_socket)
+    return aiohttp.TCPConnector(limit=limit, keepalive_timeout=KEPT_SECONDS, socket_factory=make_socket)
+
+
+def session(allowed: Sequence[Network], *, limit: int) -> aiohttp.ClientSession:
+    """Return a client of such a connector that keeps no cookies, of any receiver for any other, and unpacks nothing."""
+    return aiohttp.ClientSession(
+        connector=connector(allowed, limit=limit),
+        headers={"user-agent": "sluice-webhooks", "accept-encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None),  # `post` has its own
+    )

@@ -86,8 +86,10 @@ def transition(
         case Fail(failure, retriable):
             status, ended, charged = "failed", "failed", True
             error, request_id = error_json(failure, retriable=retriable), failure.request_id
-        case Retry(at, failure, charge):
+        case Retry(at, failure, charge, invalid):
             run_at = at
+            if invalid is not None:
+                result = orjson.dumps({"answer": invalid.answer, "words": invalid.words})
             status, ended, charged = "queued", "failed", charge
             error, request_id = error_json(failure, retriable=True), failure.request_id
         case Reroute(target, onward, failure, charge):

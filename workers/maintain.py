@@ -16,8 +16,8 @@ from uuid import UUID
 import structlog
 
 from shared.cancellation import heed
-from shared.commit import commit, tell
-from shared.db import api_keys, idempotency, leases, partitions, rate_limits, sweep, transitions
+from shared.commit import commit, stop_batch, tell
+from shared.db import api_keys, batches, idempotency, leases, partitions, rate_limits, sweep, transitions
 from shared.db import engine as db
 from shared.db.transitions import Transition, ended_queued
 from shared.errors import ErrorKind, ProviderError, Unavailable
@@ -30,6 +30,7 @@ from workers.finish import transition
 log = structlog.get_logger(__name__)
 
 PAGE = 2_000
+CANCEL_SECONDS = 5.0
 _MINUTE = 60.0
 _HOUR = 3600.0
 _LOST = ProviderError(ErrorKind.LEASE_LOST, "the worker that ran this attempt was lost")
@@ -56,12 +57,13 @@ class Maintenance:
                 (self.give_back_lost, every),
                 (self.enqueue_missing, every),
                 (self.expire_overdue, every),
+                (self.end_cancelled, every),
                 (self.set_caps, every),
                 (self.keep_books, _MINUTE),
                 (self.check_books, _HOUR),
                 (self.tend_tables, _HOUR),
             ):
-                tasks.create_task(_repeat(work, every=seconds))
+                tasks.create_task(repeat(work, every=seconds))
 
     async def give_back_lost(self) -> int:
         """End the attempts of workers whose lease ran out; return how many there were.
@@ -126,6 +128,14 @@ class Maintenance:
             await commit(self._engine, self._queue, changes)
         return len(changes)
 
+    async def end_cancelled(self) -> int:
+        """Go on with the cancelling of batches that somebody left in the middle of it; return how many there are."""
+        async with db.transaction(self._engine) as connection:
+            found = await batches.cancelling(connection, seconds=CANCEL_SECONDS, limit=PAGE)
+        for batch in found:
+            await stop_batch(self._engine, self._queue, batch.tenant_id, batch.id)
+        return len(found)
+
     async def set_caps(self) -> int:
         """Tell the queue how many calls tenants and keys may have under way; return how many of them are limited.
 
@@ -173,7 +183,8 @@ def _lost(job: Any, verdict: Verdict) -> Transition:
     return replace(change, attempt_end=replace(change.attempt_end, status="lost", estimated=estimated))
 
 
-async def _repeat(work: Callable[[], Awaitable[object]], *, every: float) -> None:
+async def repeat(work: Callable[[], Awaitable[object]], *, every: float) -> None:
+    """Do something every so many seconds for ever, whatever becomes of it."""
     while True:
         heed()
         pause = every

@@ -18,13 +18,14 @@ from shared.config import Config
 from shared.db.claims import Claim
 from shared.db.transitions import Applied, Transition
 from shared.errors import ErrorKind, ProviderError
-from shared.lifecycle import JobState, Stop, after_attempt
+from shared.lifecycle import JobState, Outcome, Stop, after_attempt
 from shared.limits import KEEP_OUTPUT, Spent
 from shared.queue import Queue
 from shared.queue.entries import Taken
 from shared.routing import Route
 from shared.settings import Settings
 from workers.call import Answered, call
+from workers.check import Checker, checked
 from workers.finish import Finisher, transition
 from workers.hedge import Called, drawing, give_back, hedge_of, hedged
 from workers.news import Alert, spent_by, tell, tell_unpriced, unheard
@@ -59,6 +60,7 @@ class Context:
     finisher: Finisher
     queue: Queue
     rng: random.Random = field(default_factory=random.Random)
+    checker: Checker = field(default_factory=Checker)
     alert: Alert = unheard
 
 
@@ -70,8 +72,8 @@ async def run_job(context: Context, held: Held) -> None:
     claim = held.claim
     relay = Relay(context.queue.chunks, claim.id, claim.attempt)
     calls = await _call(context, held, relay)
-    outcome = calls[0].answered.outcome
-    applied = await _whole(_conclude(context, held, calls, relay))
+    outcome = await _checked(context, held, calls[0].answered.outcome)
+    applied = await _whole(_conclude(context, held, calls, outcome, relay))
     held.ended = True
     log.debug(
         "job.attempt_ended",
@@ -114,7 +116,17 @@ async def _answer(context: Context, held: Held, drawn: Taken, relay: Relay, *, u
         return Answered(ProviderError(ErrorKind.INTERNAL, f"{type(error).__name__} in the worker"), sent=False)
 
 
-async def _conclude(context: Context, held: Held, calls: list[Called], relay: Relay) -> Applied:
+async def _checked(context: Context, held: Held, outcome: Outcome) -> Outcome:
+    """Hold an answer against its schema; where that is stopped, the attempt was, for nobody knows whether it fits."""
+    if not context.config.structured_output.check:
+        return outcome
+    try:
+        return await checked(context.checker, held.claim, outcome)
+    except asyncio.CancelledError:
+        return held.stop or Stop.SHUTDOWN
+
+
+async def _conclude(context: Context, held: Held, calls: list[Called], outcome: Outcome, relay: Relay) -> Applied:
     claim, provider = held.claim, context.config.providers[held.claim.provider]
     for one in calls:
         await tell(context.queue, provider, one.drawn, one.answered, name=claim.provider, alert=context.alert)
@@ -126,7 +138,7 @@ async def _conclude(context: Context, held: Held, calls: list[Called], relay: Re
         one.drawn: spent_by(one.answered, one.drawn, its.usage, keeps=keeps, slow=provider.slow)
         for one, its in zip(calls, used, strict=True)
     }
-    change = _decide(context, claim, calls, together(used), spent[held.drawn])
+    change = _decide(context, claim, calls, outcome, together(used), spent[held.drawn])
     await relay.end()  # who hears of the end finds every chunk
     for one in calls:
         if one.drawn != held.drawn:
@@ -134,8 +146,10 @@ async def _conclude(context: Context, held: Held, calls: list[Called], relay: Re
     return await context.finisher.finish(change)
 
 
-def _decide(context: Context, claim: Claim, calls: list[Called], used: Used, spent: Spent) -> Transition:
-    """Decide by the call that counts. The attempt of a hedged job names the keys of both calls, joined by `+`."""
+def _decide(
+    context: Context, claim: Claim, calls: list[Called], outcome: Outcome, used: Used, spent: Spent
+) -> Transition:
+    """Decide by what the call that counts came to. A hedged attempt names the keys of both calls, joined by `+`."""
     provider = context.config.providers[claim.provider]
     state = JobState(
         claim.charged,
@@ -144,8 +158,9 @@ def _decide(context: Context, claim: Claim, calls: list[Called], used: Used, spe
         claim.attempt,
         Route.of(claim.route).within(context.config.providers),
         keys=len(provider.keys) or 1,
+        repairs=context.config.structured_output.repairs - claim.repairs,
     )
-    verdict = after_attempt(state, calls[0].answered.outcome, datetime.now(UTC), context.rng)
+    verdict = after_attempt(state, outcome, datetime.now(UTC), context.rng)
     change = transition(
         claim,
         verdict,

@@ -16,7 +16,7 @@ from shared.errors import Fault
 from shared.pricing import NANOS
 from shared.providers import Usage
 from shared.routing import resolve
-from shared.schemas import Dollars
+from shared.schemas import LONGEST_USER, Dollars
 
 USUAL_THRESHOLDS = (50, 80, 100)
 
@@ -49,7 +49,7 @@ class Scope(Closed):
     tenant_id: str | None = None
     team_id: str | None = None
     key_id: str | None = None
-    user: Annotated[str, Field(min_length=1, max_length=reading.LONGEST_USER)] | None = None
+    user: Annotated[str, Field(min_length=1, max_length=LONGEST_USER)] | None = None
     tag: Annotated[str, Field(pattern="^[^=]+=", max_length=64 + 1 + 512)] | None = None
     model: Named | None = None
 

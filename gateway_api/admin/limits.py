@@ -23,6 +23,7 @@ from shared.db import rate_limits
 from shared.db.rate_limits import LimitRow, Numbers
 from shared.errors import ApiError, Fault
 from shared.public import moment
+from shared.schemas import LONGEST_USER
 
 _WHOLE = "change the limits of a whole tenant"
 NUMBERS = ("rpm", "tpm", "in_flight", "queued")
@@ -35,7 +36,7 @@ class LimitRequest(Limits):
 
     tenant_id: str | None = None
     team_id: str | None = None
-    end_user: Annotated[str, Field(min_length=1, max_length=reading.LONGEST_USER, pattern="^[^\0]*$")] | None = None
+    end_user: Annotated[str, Field(min_length=1, max_length=LONGEST_USER, pattern="^[^\0]*$")] | None = None
 
     @model_validator(mode="after")
     def _kept(self) -> Self:

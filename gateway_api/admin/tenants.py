@@ -16,6 +16,7 @@ from shared.db.audit import Change
 from shared.db.tenants import DEFAULT, TenantRow
 from shared.errors import ApiError
 from shared.public import moment
+from shared.webhook_url import host_pattern
 
 
 def _name(text: str) -> str:
@@ -33,10 +34,22 @@ def _no_id(text: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_name)]
 
 
-class TenantRequest(Closed):
-    """`POST` and `PATCH /v1/admin/tenants`."""
+TenantName = Annotated[Name, AfterValidator(_no_id)]
 
-    name: Annotated[Name, AfterValidator(_no_id)]
+
+class TenantRequest(Closed):
+    """`POST /v1/admin/tenants`."""
+
+    name: TenantName
+
+
+class TenantChange(Closed):
+    """`PATCH /v1/admin/tenants/{id}`: what is absent stays; `webhook_hosts` of null lets webhooks go to any host."""
+
+    name: TenantName = ""
+    webhook_hosts: (
+        Annotated[list[Annotated[str, AfterValidator(host_pattern)]], Field(min_length=1, max_length=100)] | None
+    ) = None
 
 
 async def create(request: web.Request) -> web.Response:
@@ -65,15 +78,21 @@ async def retrieve(request: web.Request) -> web.Response:
 
 
 async def update(request: web.Request) -> web.Response:
-    """`PATCH /v1/admin/tenants/{id}` `{"name"}`."""
-    asked = await body(request, TenantRequest)
+    """`PATCH /v1/admin/tenants/{id}` `{"name", "webhook_hosts"}`."""
+    asked = await body(request, TenantChange)
+    given = asked.model_fields_set
     async with changing(request) as (connection, made):
         before = await _tenant(connection, request)
         if before.closed_at is not None:
             raise closed("tenant")
-        if before.id == DEFAULT:
+        if before.id == DEFAULT and "name" in given:
             raise ApiError(409, "The tenant `default` keeps its name.", code="tenant_default")
-        row = await tenants.rename(connection, before.id, name=asked.name)
+        row = await tenants.update(
+            connection,
+            before.id,
+            name=asked.name if "name" in given else before.name,
+            webhook_hosts=asked.webhook_hosts if "webhook_hosts" in given else before.webhook_hosts,
+        )
         made.append(_change("update", before, row))
     return as_json(shown(row))
 
@@ -109,6 +128,7 @@ def shown(row: TenantRow) -> dict[str, Any]:
         "id": row.id,
         "object": "tenant",
         "name": row.name,
+        "webhook_hosts": row.webhook_hosts,
         "created_at": moment(row.created_at),
         "closed_at": moment(row.closed_at),
     }

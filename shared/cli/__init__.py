@@ -13,6 +13,7 @@ from shared.cli import (
     budgets,
     config,
     doctor,
+    files,
     jobs,
     keys,
     ledger,
@@ -21,7 +22,10 @@ from shared.cli import (
     submit,
     tenants,
     usage,
+    webhook_deliveries,
+    webhooks,
 )
+from shared.cli.output import brief
 from shared.errors import SluiceError
 
 app = typer.Typer(
@@ -29,7 +33,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (parts, submit, jobs, batches, keys, tenants, budgets, usage, ledger, limits, alerts, doctor, config):
+for module in (
+    parts, submit, jobs, batches, files, keys, tenants, budgets, usage, ledger, limits, alerts, webhooks,
+    webhook_deliveries, doctor, config,
+):  # fmt: skip
     module.register(app)
 
 
@@ -38,5 +45,5 @@ def main() -> None:
     try:
         app()
     except SluiceError as error:
-        typer.echo(f"sluice: {error}", err=True)
+        typer.echo(f"sluice: {brief(str(error))}", err=True)
         sys.exit(1)

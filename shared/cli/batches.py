@@ -1,4 +1,4 @@
-"""`sluice batches`: look at batches and stop them; `sluice submit` makes them."""
+"""`sluice batches`: look at batches, watch them, stop them, run what failed again; `sluice submit` makes them."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -6,11 +6,12 @@ import typer
 
 from shared.cli.calls import Tenant, Url, listed, path_of, with_client
 from shared.cli.output import AsJson, as_json, cost, facts, moment, table
+from shared.cli.submit import INTERRUPTED, SOME_FAILED
 
 if TYPE_CHECKING:
     from shared.cli.client import Client
 
-app = typer.Typer(help="Look at batches and cancel them.", no_args_is_help=True)
+app = typer.Typer(help="Look at batches, watch them, cancel them, run what failed again.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="batch_…")]
 
@@ -67,6 +68,45 @@ def cancel(id_: Id, tenant: Tenant = None, json: AsJson = False, url: Url = None
         return await client.post(path_of("/v1/batches", id_, "cancel"), repeatable=True)
 
     _show(with_client(url, act, tenant=tenant), json=json)
+
+
+@app.command()
+def retry(id_: Id, tenant: Tenant = None, json: AsJson = False, url: Url = None) -> None:
+    """Run a batch's jobs that failed or expired again."""
+
+    async def act(client: "Client") -> dict[str, Any]:
+        return await client.post(path_of("/v1/batches", id_, "retry"))
+
+    _show(with_client(url, act, tenant=tenant), json=json)
+
+
+@app.command()
+def watch(id_: Id, tenant: Tenant = None, json: AsJson = False, url: Url = None) -> None:
+    """Show a batch's progress until it has ended; the exit code is 2 where not every job was completed."""
+    import asyncio
+
+    from shared.cli.client import ENDED, LONGEST_POLL, SHORTEST_POLL
+    from shared.cli.progress import Progress, Tally
+
+    async def act(client: "Client") -> dict[str, Any]:
+        pause = SHORTEST_POLL
+        with Progress("Running", total=0) as progress:
+            while True:
+                batch = await client.get(path_of("/v1/batches", id_))
+                progress.total = batch["request_counts"]["total"]
+                progress.show(Tally.of([batch]))
+                if batch["status"] in ENDED:
+                    return batch
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, LONGEST_POLL)
+
+    try:
+        batch = with_client(url, act, tenant=tenant)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    _show(batch, json=json)
+    if batch["request_counts"]["completed"] < batch["request_counts"]["total"]:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _show(batch: dict[str, Any], *, json: bool) -> None:

@@ -8,10 +8,11 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -24,6 +25,7 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=120)
+TRANSFER = aiohttp.ClientTimeout(total=3600, sock_connect=10)
 PASSING = frozenset({429, 502, 503, 504})
 FULL = {"rate_limit_exceeded": "rate limited", "queue_full": "the queue is full"}
 """What a person is told of a 429, by its code."""
@@ -135,6 +137,17 @@ class Client:
         """Delete what is at a path, which may be repeated, and return the answer. Raises CliError."""
         return await self._retried(lambda: self._json("DELETE", path), repeatable=True)
 
+    async def upload(self, path: str, file: Path, fields: Mapping[str, str]) -> Json:
+        """Post a file as a form with these fields, once, and return the answer. Raises CliError."""
+        form = aiohttp.FormData(fields, quote_fields=False)
+        with file.open("rb") as content:
+            form.add_field("file", content, filename=file.name)
+            return await self._retried(lambda: self._json("POST", path, data=form), repeatable=False)
+
+    async def download(self, path: str, to: Callable[[], AbstractContextManager[BinaryIO]]) -> int:
+        """Write what is at a path, once, to what `to` opens when it comes; return its bytes. Raises CliError."""
+        return await self._retried(lambda: self._copied(path, to), repeatable=False)
+
     async def results(self, batch_id: str, *, after: str | None = None) -> list[Json]:
         """Return the next lines of a batch's results behind the cursor `after`; none when no more have ended yet.
 
@@ -170,18 +183,29 @@ class Client:
         path: str,
         *,
         query: dict[str, str] | None = None,
-        data: bytes = b"",
+        data: bytes | aiohttp.FormData = b"",
         headers: dict[str, str] | None = None,
     ) -> Json:
-        sent = {**(headers or {}), **({"content-type": "application/json"} if data else {})}
+        is_json = isinstance(data, bytes)
+        sent = {**(headers or {}), **({"content-type": "application/json"} if data and is_json else {})}
+        timeout, url = TIMEOUT if is_json else TRANSFER, self.address.url + path
         async with self._session.request(
-            method, self.address.url + path, params=query, data=data or None, headers=sent
+            method, url, params=query, data=data or None, headers=sent, timeout=timeout
         ) as response:
             await _check(response)
             answer = _parsed(await response.read())
         if not isinstance(answer, dict):
             raise CliError(f"{self.address.url} does not answer as a Sluice gateway does")
         return answer
+
+    async def _copied(self, path: str, to: Callable[[], AbstractContextManager[BinaryIO]]) -> int:
+        size = 0
+        async with self._session.get(self.address.url + path, timeout=TRANSFER) as response:
+            await _check(response)
+            with to() as out:
+                async for piece in response.content.iter_any():
+                    size += out.write(piece)
+        return size
 
     async def _lines(self, path: str, query: dict[str, str]) -> list[Json]:
         lines: list[Json] = []

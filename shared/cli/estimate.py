@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.cli.calls import with_client
 from shared.cli.client import Client, Json
 from shared.cli.lines import Defaults, Survey, chunk_body
-from shared.cli.output import table
+from shared.cli.output import as_json, table
 from shared.cli.progress import money, usd
 
 PATH = "/v1/estimate"
@@ -42,8 +42,18 @@ class Sum:
         output = (f"{self.expected:,}", f"{self.most:,}")
         return (name, f"{self.jobs:,}", f"{self.input:,}", *output, money(self.cost), money(self.most_cost))
 
+    def as_object(self) -> Json:
+        """Return it as JSON, in the gateway's shape of an estimate."""
+        costs = {"expected": self.cost, "most": self.most_cost}
+        return {
+            "jobs": self.jobs,
+            "input_tokens": self.input,
+            "output_tokens": {"expected": self.expected, "most": self.most},
+            "cost_usd": {name: None if cost is None else f"{cost:f}" for name, cost in costs.items()},
+        }
 
-def show(path: Path, surveyed: Survey, defaults: Defaults, *, url: str | None) -> None:
+
+def show(path: Path, surveyed: Survey, defaults: Defaults, *, json: bool, url: str | None) -> None:
     """Print what a file's requests would cost, target by target. Raises CliError."""
 
     async def act(client: Client) -> list[Json]:
@@ -54,6 +64,10 @@ def show(path: Path, surveyed: Survey, defaults: Defaults, *, url: str | None) -
     targets: dict[str, Sum] = {}
     for one in (target for part in found for target in part["by_target"]):
         targets[one["target"]] = targets.get(one["target"], Sum()).and_(one)
+    if json:
+        by_target = [{"target": name, **total.as_object()} for name, total in sorted(targets.items())]
+        as_json({"object": "estimate", **_all(found).as_object(), "by_target": by_target})
+        return
     rows = [total.row(name) for name, total in sorted(targets.items())]
     columns = ("target", "requests", "tokens in", "out, expected", "at most", "cost, expected", "at most ")
     table(columns, [*rows, _all(found).row("all")])

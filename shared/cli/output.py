@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+LONGEST = 800
+"""In characters, of a message."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -47,6 +50,11 @@ def facts(values: Mapping[str, object]) -> None:
 def note(text: str) -> None:
     """Print a line beside the command's output, on standard error."""
     typer.echo(clean(text), err=True)
+
+
+def brief(text: str) -> str:
+    """Return text without its middle where it is longer than a person reads: one fault may be that of every line."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 60]} … {text[-57:]}"
 
 
 def clean(text: str) -> str:

@@ -9,10 +9,10 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
@@ -110,13 +110,5 @@ def opened(out: Path, digest: str, *, again: bool = False) -> Iterator[tuple[Bin
         if file.tell() < state.size:
             state = state.rewound()
         file.truncate(state.size)
+        file.seek(state.size)
         yield file, state
-
-
-def append(file: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
-    """Append result lines without their cursors, flush them to disk, and return the file's size."""
-    for line in lines:
-        file.write(orjson.dumps({name: value for name, value in line.items() if name != "cursor"}) + b"\n")
-    file.flush()
-    os.fsync(file.fileno())
-    return file.tell()

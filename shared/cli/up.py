@@ -6,13 +6,14 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+from pydantic import SecretStr
 
-from shared import config, log, settings
+from shared import config, log, sealing, settings
 from shared.config import Config
 from shared.db import migrate
 from shared.embedded import postgres, redis
@@ -41,8 +42,14 @@ async def run() -> None:
             servers.append(server.child)
             redis_url = server.url
         await migrate.upgrade(database_url)
-        key, fresh = _admin_key(chosen)
-        given = {"SLUICE_DATABASE_URL": database_url, "SLUICE_REDIS_URL": redis_url, "SLUICE_ADMIN_KEY": key}
+        key, fresh = _kept(chosen.admin_key, chosen.data_dir / "admin_key", _new_admin_key)
+        sealing_key, _ = _kept(chosen.secrets_key, chosen.data_dir / "secrets_key", sealing.new_key)
+        given = {
+            "SLUICE_DATABASE_URL": database_url,
+            "SLUICE_REDIS_URL": redis_url,
+            "SLUICE_ADMIN_KEY": key,
+            "SLUICE_SECRETS_KEY": sealing_key,
+        }
         upstream = []
         if any(provider.kind == "simulated" and provider.base_url is None for provider in found.providers.values()):
             port = _free_port()
@@ -110,16 +117,19 @@ def _cancel_on_signal() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else lambda: None)
 
 
-def _admin_key(chosen: Settings) -> tuple[str, bool]:
-    """Return the admin key (from the environment, else kept in the data directory), and whether it is new."""
-    if chosen.admin_key is not None and chosen.admin_key.get_secret_value():
-        return chosen.admin_key.get_secret_value(), False
-    path = chosen.data_dir / "admin_key"
+def _kept(given: SecretStr | None, path: Path, make: Callable[[], str]) -> tuple[str, bool]:
+    """Return a secret (from the environment, else kept in the data directory), and whether it is new."""
+    if given is not None and given.get_secret_value():
+        return given.get_secret_value(), False
     if path.exists():
         return path.read_text().strip(), False
-    key = f"sluice_{secrets.token_urlsafe(32)}"
-    _write_private(path, key + "\n")
-    return key, True
+    made = make()
+    _write_private(path, made + "\n")
+    return made, True
+
+
+def _new_admin_key() -> str:
+    return f"sluice_{secrets.token_urlsafe(32)}"
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -37,12 +37,20 @@ class NewAlert:
 
 # In the order of their keys, so that two who raise the same ones wait for each other and do not deadlock.
 _ADD = text("""
-INSERT INTO alerts (id, kind, subject, tenant_id, message, fields)
-SELECT id, kind, subject, tenant_id, message, CAST(fields AS jsonb)
-FROM unnest(CAST(:ids AS uuid[]), CAST(:kinds AS text[]), CAST(:subjects AS text[]), CAST(:tenants AS text[]),
-    CAST(:messages AS text[]), CAST(:fields AS text[])) AS new(id, kind, subject, tenant_id, message, fields)
-ORDER BY kind, subject
-ON CONFLICT (kind, subject) DO NOTHING
+WITH t AS (
+    INSERT INTO alerts (id, kind, subject, tenant_id, message, fields)
+    SELECT id, kind, subject, tenant_id, message, CAST(fields AS jsonb)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:kinds AS text[]), CAST(:subjects AS text[]), CAST(:tenants AS text[]),
+        CAST(:messages AS text[]), CAST(:fields AS text[])) AS new(id, kind, subject, tenant_id, message, fields)
+    ORDER BY kind, subject
+    ON CONFLICT (kind, subject) DO NOTHING
+    RETURNING id, kind, tenant_id, message, fields
+)
+INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, body)
+SELECT new_id(), t.id, t.tenant_id, p.id, replace(p.id::text, '-', ''), t.kind, t.fields || jsonb_build_object(
+    'id', 'alert_' || replace(t.id::text, '-', ''), 'object', 'alert', 'message', t.message)
+FROM t JOIN webhook_endpoints p ON p.tenant_id = t.tenant_id AND p.enabled AND p.deleted_at IS NULL
+    AND t.kind = ANY(p.event_types)
 """)
 _PAGE = text("""
 SELECT * FROM alerts
@@ -80,7 +88,10 @@ _GIVE_UP = text("UPDATE alerts SET pending = '{}', error = :error WHERE id = :id
 
 
 async def add(connection: Connection, new: Sequence[NewAlert]) -> None:
-    """Raise alerts; one whose kind and subject were raised before is left as it is."""
+    """Raise alerts; one whose kind and subject were raised before is left as it is.
+
+    A tenant's go to those of its webhook endpoints whose event types name the kind.
+    """
     if not new:
         return
     await connection.execute(

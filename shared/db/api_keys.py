@@ -70,8 +70,9 @@ SELECT EXISTS (SELECT FROM api_keys WHERE team_id = :team AND tenant_id = :tenan
 """)
 # Each hash by itself in the index, whatever their number and the planner's mood.
 _KNOWN = text("""
-SELECT s.hash, LEAST(s.expires_at, k.expires_at) AS expires_at, k.id, k.tenant_id, t.name AS tenant_name, k.team_id,
-    k.role, k.scopes, k.models, k.limits, k.revoked_at IS NOT NULL AS revoked, t.closed_at IS NOT NULL AS closed
+SELECT s.hash, LEAST(s.expires_at, k.expires_at) AS expires_at, k.id, k.tenant_id, t.name AS tenant_name,
+    t.webhook_hosts, k.team_id, k.role, k.scopes, k.models, k.limits,
+    k.revoked_at IS NOT NULL AS revoked, t.closed_at IS NOT NULL AS closed
 FROM key_secrets s JOIN api_keys k ON k.id = s.key_id JOIN tenants t ON t.id = k.tenant_id
 WHERE s.hash = ANY(CAST(:hashes AS bytea[]))
 """)

@@ -21,12 +21,14 @@ UPDATE jobs SET
 FROM l, unnest(CAST(:ids AS uuid[]), CAST(:lanes AS text[])) AS c(id, lane) JOIN payloads ON payloads.job_id = c.id
 WHERE jobs.id = c.id AND jobs.provider = :provider AND jobs.upstream_model = c.lane
     AND (jobs.status = 'queued' OR jobs.lease_id = l.id) IS TRUE
-    AND jobs.cancel_asked_at IS NULL AND (jobs.deadline IS NULL OR jobs.deadline > now())
+    AND jobs.cancel_asked_at IS NULL AND COALESCE(jobs.waits_for, -1) < 0
+    AND (jobs.deadline IS NULL OR jobs.deadline > now())
 RETURNING jobs.id, jobs.tenant_id, jobs.batch_id, jobs.url, jobs.provider, jobs.upstream_model, jobs.attempt,
     jobs.charged, jobs.deadline, jobs.claimed_at, jobs.route, jobs.model, jobs.priority, jobs.input_estimate,
     jobs.output_estimate, payloads.body, jobs.input_bound, jobs.max_cost_nanos, jobs.cost_nanos,
     jobs.input_tokens, jobs.downgraded, jobs.put_off, jobs.key_id,
-    ARRAY(SELECT b.id FROM budgets b WHERE {OF_JOB}) AS budgets
+    ARRAY(SELECT b.id FROM budgets b WHERE {OF_JOB}) AS budgets, jobs.repairs,
+    CASE WHEN jobs.repairs > 0 THEN (SELECT r.body FROM results r WHERE r.job_id = jobs.id) END AS repair
 """)
 
 
@@ -39,7 +41,7 @@ class Claim:
     `max_cost_nanos` and has spent `cost_nanos` (None with `input_tokens`: nobody knows how much); `budgets` are those
     that it spends from, for which it was `put_off` so often. `held_nanos` are held for this attempt, None where
     nothing has to be, `usual_nanos` is what such a call usually costs, and `output_cap` to how many tokens its answer
-    is limited for that.
+    is limited for that. Its answer was asked for `repairs` times because the last one, `repair` (JSON), did not fit.
     """
 
     id: UUID
@@ -66,6 +68,8 @@ class Claim:
     put_off: int = 0
     key_id: UUID | None = None
     budgets: Sequence[UUID] = ()
+    repairs: int = 0
+    repair: bytes | None = field(default=None, repr=False)
     held_nanos: int | None = None
     usual_nanos: int | None = None
     output_cap: int | None = None

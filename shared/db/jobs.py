@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, and_, cast, literal, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.db.engine import Connection
-from shared.db.tables import attempts, jobs, results
+from shared.db.tables import attempts, jobs, payloads, results
 
 JobRow = Row[Any]
 
@@ -24,7 +24,8 @@ class NewJob:
     The estimates are in tokens: of the input by its length, of the output at most what the request allows, 0 for any.
     `route` is a `Route` as it is stored. `key_id` and `team_id` say who submitted it (None: the bootstrap key),
     `end_user` says for whom. `max_cost_nanos` is what the job may spend, `input_bound` the most tokens that its
-    input can have (None: nobody counted), `tags` are the `K=V` of its metadata that usage is grouped by.
+    input can have (None: nobody counted), `tags` are the `K=V` of its metadata that usage is grouped by, `waits_for`
+    is how many jobs of its batch have to end before (None: it waits for none).
     """
 
     id: UUID
@@ -51,6 +52,7 @@ class NewJob:
     input_bound: int | None = None
     max_cost_nanos: int | None = None
     tags: Sequence[str] | None = None
+    waits_for: int | None = None
 
     status = "queued"
     attempt = put_off = 0
@@ -69,18 +71,19 @@ WITH n AS (
         CAST(:deadline AS timestamptz[]), CAST(:metadata AS text[]), CAST(:webhook AS text[]), CAST(:body AS bytea[]),
         CAST(:input_estimate AS bigint[]), CAST(:output_estimate AS bigint[]), CAST(:route AS text[]),
         CAST(:key_id AS uuid[]), CAST(:team_id AS uuid[]), CAST(:end_user AS text[]),
-        CAST(:input_bound AS bigint[]), CAST(:max_cost_nanos AS bigint[]), CAST(:tags AS text[])
+        CAST(:input_bound AS bigint[]), CAST(:max_cost_nanos AS bigint[]), CAST(:tags AS text[]),
+        CAST(:waits_for AS integer[])
     ) AS n(id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, created_at, run_at,
            deadline, metadata, webhook, body, input_estimate, output_estimate, route, key_id, team_id, end_user,
-           input_bound, max_cost_nanos, tags)
+           input_bound, max_cost_nanos, tags, waits_for)
 ), j AS (
     INSERT INTO jobs (id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, status,
                       created_at, run_at, deadline, metadata, webhook, input_estimate, output_estimate, route,
-                      key_id, team_id, end_user, input_bound, max_cost_nanos, tags)
+                      key_id, team_id, end_user, input_bound, max_cost_nanos, tags, waits_for)
     SELECT id, tenant_id, batch_id, custom_id, url, model, provider, upstream_model, priority, 'queued',
            created_at, run_at, deadline, metadata::jsonb, webhook::jsonb, input_estimate, output_estimate, route::jsonb,
            key_id, team_id, end_user, input_bound, max_cost_nanos,
-           CASE WHEN tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(tags::jsonb)) END
+           CASE WHEN tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(tags::jsonb)) END, waits_for
     FROM n ON CONFLICT DO NOTHING
 )
 INSERT INTO payloads (job_id, body) SELECT id, body FROM n ON CONFLICT DO NOTHING
@@ -103,12 +106,23 @@ async def insert(connection: Connection, new: Sequence[NewJob]) -> None:
 
 
 def _with_result() -> Select[Any]:
-    return select(jobs, results.c.body.label("result")).outerjoin(results, results.c.job_id == jobs.c.id)
+    # Of a job that has not completed there may be an answer that is to be repaired, which is nobody's result.
+    answered = and_(results.c.job_id == jobs.c.id, jobs.c.status == "completed")
+    return select(jobs, results.c.body.label("result")).outerjoin(results, answered)
 
 
 async def get(connection: Connection, tenant_id: str, id_: UUID) -> JobRow | None:
     """Return a tenant's job with its `result` (bytes of JSON, or None)."""
     query = _with_result().where(jobs.c.id == id_, jobs.c.tenant_id == tenant_id)
+    row: JobRow | None = (await connection.execute(query)).first()
+    return row
+
+
+async def with_request(connection: Connection, tenant_id: str, id_: UUID) -> JobRow | None:
+    """Return a tenant's job with its `request`, the body as it was stored, and its `result` (both bytes of JSON)."""
+    query = select(jobs, payloads.c.body.label("request"), results.c.body.label("result"))
+    query = query.join(payloads, payloads.c.job_id == jobs.c.id).outerjoin(results, results.c.job_id == jobs.c.id)
+    query = query.where(jobs.c.id == id_, jobs.c.tenant_id == tenant_id)
     row: JobRow | None = (await connection.execute(query)).first()
     return row
 
@@ -175,37 +189,48 @@ async def ask_cancel(connection: Connection, tenant_id: str, id_: UUID) -> JobRo
     return row
 
 
-# The job begins anew: its tries, its result and its place in the batch's counts, but never its fence.
+_LOCK_BATCHES = text("""
+SELECT id FROM batches
+WHERE id IN (SELECT batch_id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND tenant_id = :tenant)
+ORDER BY id FOR UPDATE
+""")
+
+# The job begins anew: its tries, its result and its place in the batch's counts, but never its fence. Where it waited
+# for others it waits again for those that have not ended or begin anew too.
 _RESTART = text("""
-WITH b AS (
-    SELECT id FROM batches
-    WHERE id IN (SELECT batch_id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND tenant_id = :tenant)
-    ORDER BY id FOR UPDATE
-), old AS (
-    SELECT jobs.id, jobs.status
-    FROM jobs LEFT JOIN b ON b.id = jobs.batch_id
+WITH old AS (
+    SELECT jobs.id, jobs.status FROM jobs
     WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.tenant_id = :tenant AND jobs.status IN ('failed', 'expired')
-    ORDER BY jobs.id FOR UPDATE OF jobs
+        AND NOT EXISTS (SELECT FROM batches WHERE batches.id = jobs.batch_id AND batches.status = 'cancelling')
+    ORDER BY jobs.id FOR UPDATE
 ), j AS (
-    UPDATE jobs SET status = 'queued', charged = 0, downgraded = false, run_at = now(),
+    UPDATE jobs SET status = 'queued', charged = 0, repairs = 0, downgraded = false, run_at = now(),
         route = NULLIF(route - 'charged_before', '{}'),
         finished_at = NULL, error = NULL,
         cancel_asked_at = NULL, batch_sequence = NULL,
-        deadline = CASE WHEN deadline <= now() THEN NULL ELSE deadline END
+        deadline = CASE WHEN deadline <= now() THEN NULL ELSE deadline END,
+        waits_for = CASE WHEN waits_for IS NOT NULL THEN (
+            SELECT count(*) FROM dependencies d JOIN jobs n ON n.id = d.needs LEFT JOIN old AS too ON too.id = n.id
+            WHERE d.job_id = jobs.id AND (n.finished_at IS NULL OR too.id IS NOT NULL)
+        ) END
     FROM old WHERE jobs.id = old.id
     RETURNING jobs.id, jobs.tenant_id, jobs.key_id, jobs.provider, jobs.upstream_model, jobs.priority, jobs.run_at,
-        jobs.deadline, jobs.input_estimate, jobs.output_estimate, old.status AS was, jobs.batch_id
+        jobs.deadline, jobs.input_estimate, jobs.output_estimate, old.status AS was, jobs.batch_id, jobs.waits_for
+), w AS (
+    UPDATE jobs SET waits_for = jobs.waits_for + again.begun
+    FROM (SELECT d.job_id, count(*) AS begun FROM old JOIN dependencies d ON d.needs = old.id GROUP BY 1) AS again
+    WHERE jobs.id = again.job_id AND jobs.waits_for >= 0 AND jobs.status = 'queued'
+        AND jobs.id NOT IN (SELECT id FROM old)
 ), c AS (
-    UPDATE batches SET finished_at = NULL,
-        status = CASE WHEN status = 'cancelling' THEN status ELSE 'in_progress' END,
-        cancelling_at = CASE WHEN status = 'cancelling' THEN cancelling_at END,
+    UPDATE batches SET finished_at = NULL, status = 'in_progress', cancelling_at = NULL,
         failed = failed - n.n_failed, expired = expired - n.n_expired
     FROM (SELECT batch_id, count(*) FILTER (WHERE was = 'failed') AS n_failed,
                  count(*) FILTER (WHERE was = 'expired') AS n_expired
           FROM j WHERE batch_id IS NOT NULL GROUP BY batch_id) AS n
     WHERE batches.id = n.batch_id
 )
-SELECT id, tenant_id, key_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate
+SELECT id, tenant_id, key_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate,
+    waits_for
 FROM j
 """)
 
@@ -213,14 +238,17 @@ FROM j
 async def restart(connection: Connection, tenant_id: str, wanted: Sequence[UUID]) -> Sequence[JobRow]:
     """Queue a tenant's failed or expired jobs again; return those that were (to be enqueued after the commit).
 
-    A deadline that has passed is dropped, since the job was asked for again after it.
+    A deadline that has passed is dropped, since the job was asked for again after it. One with `waits_for` is to be
+    enqueued only once it waits no more.
     """
-    return (await connection.execute(_RESTART, {"ids": list(wanted), "tenant": tenant_id})).all()
+    query = {"ids": list(wanted), "tenant": tenant_id}
+    await connection.execute(_LOCK_BATCHES, query)  # by itself, so that the next statement sees what is committed then
+    return (await connection.execute(_RESTART, query)).all()
 
 
 async def restartable(connection: Connection, tenant_id: str, wanted: JobFilter, *, limit: int) -> Sequence[UUID]:
-    """Return up to `limit` of a tenant's failed or expired jobs, newest first."""
+    """Return up to `limit` of a tenant's failed or expired jobs, oldest first."""
     query = select(jobs.c.id).where(
         jobs.c.tenant_id == tenant_id, jobs.c.status.in_(("failed", "expired")), *_conditions(wanted)
     )
-    return (await connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))).scalars().all()
+    return (await connection.execute(query.order_by(jobs.c.id).limit(limit))).scalars().all()

@@ -7,7 +7,17 @@ from sqlalchemy import text
 from shared import ids
 from shared.db.engine import Connection
 
-TABLES = ("jobs", "payloads", "results", "attempts", "ledger")
+KEYS = {
+    "jobs": "id",
+    "payloads": "job_id",
+    "results": "job_id",
+    "attempts": "job_id",
+    "ledger": "job_id",
+    "deliveries": "id",
+    "delivery_attempts": "delivery_id",
+}
+"""The partitioned tables, with the id by which they are."""
+
 DAYS_AHEAD = 7
 
 
@@ -19,9 +29,8 @@ async def ensure(connection: Connection, *, today: datetime | None = None, days:
     for offset in range(-1, days + 1):
         day = midnight + timedelta(days=offset)
         low, high = (ids.lowest_id_at(round(edge.timestamp() * 1000)) for edge in (day, day + timedelta(days=1)))
-        for table in TABLES:
+        for table, key in KEYS.items():
             name = f"{table}_{day:%Y%m%d}"
-            key = "id" if table == "jobs" else "job_id"
             strays = f"SELECT EXISTS (SELECT FROM {table}_default WHERE {key} >= '{low}' AND {key} < '{high}')"
             if name not in existing and not (await connection.execute(text(strays))).scalar_one():
                 await connection.execute(

@@ -10,7 +10,7 @@ from shared.db.engine import Connection
 
 _QUEUED = text("""
 SELECT id, tenant_id, key_id, provider, upstream_model, priority, run_at, deadline, input_estimate, output_estimate
-FROM jobs WHERE status = 'queued' AND id > :after ORDER BY id LIMIT :limit
+FROM jobs WHERE status = 'queued' AND COALESCE(waits_for, -1) < 0 AND id > :after ORDER BY id LIMIT :limit
 """)
 _OVERDUE = text("""
 SELECT id, tenant_id, batch_id, provider, upstream_model, attempt FROM jobs
@@ -23,7 +23,7 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND provider = :provi
 _ELSEWHERE = text("""
 SELECT id, tenant_id, batch_id, provider, upstream_model, attempt, charged, route FROM jobs
 WHERE status = 'queued' AND provider = :provider AND upstream_model = :model AND route IS NOT NULL AND route ? 'general'
-    AND run_at <= now() AND id > :after
+    AND run_at <= now() AND COALESCE(waits_for, -1) < 0 AND id > :after
 ORDER BY id LIMIT :limit
 """)
 
@@ -31,7 +31,7 @@ START = UUID(int=0)
 
 
 async def queued(connection: Connection, *, after: UUID, limit: int) -> Sequence[Row[Any]]:
-    """Return up to `limit` queued jobs of all tenants, oldest first, from behind the job `after`."""
+    """Return up to `limit` queued jobs of all tenants that wait for no others, oldest first, behind the job `after`."""
     return (await connection.execute(_QUEUED, {"after": after, "limit": limit})).all()
 
 

@@ -73,6 +73,14 @@ jobs = Table(
     Column("repairs", SmallInteger, nullable=False, server_default=text("0")),
 )
 
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("job_id", UUID, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("template", LargeBinary),
+)
+
 results = Table(
     "results",
     metadata,
@@ -120,9 +128,32 @@ batches = Table(
     Column("created_at", _moment, nullable=False, server_default=text("now()")),
     Column("cancelling_at", _moment),
     Column("finished_at", _moment),
+    Column("validations", Integer, nullable=False, server_default=text("0")),
     *(Column(f"{name}_file_id", UUID) for name in ("input", "output", "error")),
     *(Column(name, JSONB) for name in ("defaults", "errors", "webhook", "submitter")),
-    *(Column(name, _moment) for name in ("expires_at", "in_progress_at", "validating_until")),
+    *(Column(name, _moment) for name in ("expires_at", "in_progress_at", "validating_until", "deleted_at")),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    *(Column(name, UUID, nullable=False, primary_key=name == "id") for name in ("id", "event_id")),
+    Column("tenant_id", Text, nullable=False),
+    Column("endpoint_id", UUID),
+    Column("lane", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("job_id", UUID),
+    Column("batch_id", UUID),
+    Column("body", JSONB),
+    Column("url", Text),
+    Column("include_result", Boolean, nullable=False, server_default=text("false")),
+    Column("status", Text, nullable=False, server_default=text("'pending'")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", _moment, nullable=False, server_default=text("now()")),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("finished_at", _moment),
+    Column("answer_status", Integer),
+    Column("answer_error", Text),
 )
 
 files = Table(

@@ -23,7 +23,9 @@ SELECT * FROM tenants
 WHERE (CAST(:only AS text) IS NULL OR id = :only) AND (CAST(:after AS text) IS NULL OR id COLLATE "C" < :after)
 ORDER BY id COLLATE "C" DESC LIMIT :limit
 """)
-_RENAME = text("UPDATE tenants SET name = :name WHERE id = :id RETURNING *")
+_UPDATE = text("""
+UPDATE tenants SET name = :name, webhook_hosts = CAST(:webhook_hosts AS text[]) WHERE id = :id RETURNING *
+""")
 _CLOSE = text("UPDATE tenants SET closed_at = now() WHERE id = :id RETURNING *")
 
 
@@ -47,9 +49,10 @@ async def page(connection: Connection, *, only: str | None, after: str | None, l
     return (await connection.execute(_PAGE, {"only": only, "after": after, "limit": limit})).all()
 
 
-async def rename(connection: Connection, id_: str, *, name: str) -> TenantRow:
-    """Give a tenant another name."""
-    return (await connection.execute(_RENAME, {"id": id_, "name": name})).one()
+async def update(connection: Connection, id_: str, *, name: str, webhook_hosts: Sequence[str] | None) -> TenantRow:
+    """Change a tenant. `webhook_hosts` are the only ones that its jobs and batches may name, None for any."""
+    values = {"id": id_, "name": name, "webhook_hosts": None if webhook_hosts is None else list(webhook_hosts)}
+    return (await connection.execute(_UPDATE, values)).one()
 
 
 async def close(connection: Connection, id_: str) -> TenantRow:

@@ -52,7 +52,8 @@ class Transition:
 
     `attempt_end` is None where no attempt was under way (a queued job that is cancelled or expires), `spent` what its
     call was to the limits. A job that goes to another target, `to`, keeps its place; `route` is where it may go from
-    there, and `downgraded` says that a budget sent it there. `held_by` is the budget that a queued job waits for.
+    there, and `downgraded` says that a budget sent it there. `held_by` is the budget that a queued job waits for. The
+    `result` of one that is queued is the answer that is to be repaired.
     """
 
     id: UUID
@@ -89,9 +90,14 @@ class Transition:
         return orjson.dumps(self.route.stored()).decode() if self.to else None
 
 
-def ended_queued(row: Any, status: Literal["cancelled", "expired"]) -> Transition:
-    """Return the end of a job that is a queued row of `jobs`; it takes effect only if nobody claims it before."""
-    return _of_queued(row, status=status)
+def ended_queued(
+    row: Any, status: Literal["cancelled", "expired", "failed"], *, error: str | None = None
+) -> Transition:
+    """Return the end of a job that is a queued row of `jobs`; it takes effect only if nobody claims it before.
+
+    `error` is the JSON of one that fails.
+    """
+    return _of_queued(row, status=status, error=error)
 
 
 def moved_queued(row: Any, to: Target, route: Route) -> Transition:
@@ -116,12 +122,13 @@ def _of_queued(row: Any, **change: Any) -> Transition:
 class Applied:
     """What became of a transition.
 
-    The job's status after it (None: the fence did not match), whether there is an event to deliver, and the job's row
-    where it is queued for another target.
+    The job's status after it (None: the fence did not match), whether there is an event to deliver, whether a job of
+    its batch need not wait for others any more, and the job's row where it is queued for another target.
     """
 
     status: str | None
     has_delivery: bool
+    lets_go: bool = False
     moved: Row[Any] | None = None
 
 
@@ -147,15 +154,21 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> li
     ordered = [first[fence] for fence in sorted(first)]
     columns: dict[str, list[object]] = {name: [getattr(t, name) for t in ordered] for name in _JOB_COLUMNS}
     columns["delivery_id"] = [ids.new_id() for _ in ordered]
+    columns["incomplete"] = [_incomplete(t.result) for t in ordered]
     for name in _ATTEMPT_COLUMNS:
         columns[f"a_{name}"] = [getattr(t.attempt_end, name) if t.attempt_end else None for t in ordered]
     rows = await connection.execute(_APPLY, columns)
-    applied = {_fence(row): Applied(row.status, row.has_delivery) for row in rows}
+    applied = {_fence(row): Applied(row.status, row.has_delivery, row.lets_go) for row in rows}
     went = [fence for fence, one in applied.items() if one.status == "queued" and first[fence].to is not None]
     if went:
         moved = {row.id: row for row in await connection.execute(_MOVED, {"ids": [fence[0] for fence in went]})}
         applied |= {fence: replace(applied[fence], moved=moved[fence[0]]) for fence in went}
     return [applied.get(_fence(t), _NOT_APPLIED) if first[_fence(t)] is t else _NOT_APPLIED for t in transitions]
+
+
+def _incomplete(result: bytes | None) -> bool:
+    """Tell whether an answer is a response that says it was cut short; few have the word."""
+    return result is not None and b'"incomplete"' in result and orjson.loads(result).get("status") == "incomplete"
 
 
 def _fence(of: Any) -> tuple[UUID, int, str]:

@@ -1,13 +1,15 @@
 -- Applies transitions: every change of a job's status after its claim, with all that commits with it.
 --   f  what is to change, and the attempt that ended          b  the batches, locked in order of id
---   j  the jobs whose fence matched                           r  their results
+--   j  the jobs whose fence matched                           r  their results, or what is to be repaired
 --   v  what was held of budgets for these attempts            a  the attempts
 --   l  the ledger's entries                                   k, w  the budgets' windows, locked in order, and settled
 --   t  alerts for the shares of a budget that were crossed    u  hourly usage
---   d  pending deliveries                                     c  the batches' counters
+--   c  the batches' counters                                  p  the tenants' webhook endpoints: mostly none
+--   d, e, g  pending deliveries of jobs, batches, alerts      n  the jobs of a batch that waited for those that ended
 -- A retry of a job that was asked to stop ends as `cancelled`. Batches and windows are locked in one order, so that two groups
--- cannot wait for each other, and a batch's sequence numbers are committed in their order. What is joined with FULL has a row in
--- `f` each: it makes the planner, who expects few rows of these, hash them.
+-- cannot wait for each other, and a batch's sequence numbers are committed in their order. Who waits is counted down by no
+-- condition on how that stood before: another may have restarted it while we waited for the batch. What is joined with FULL has
+-- a row in `f` each: it makes the planner, who expects few rows of these, hash them.
 WITH f AS (
     SELECT *, row_number() OVER (PARTITION BY batch_id ORDER BY id) AS rank FROM unnest(
         CAST(:id AS uuid[]), CAST(:tenant_id AS text[]), CAST(:batch_id AS uuid[]), CAST(:attempt AS integer[]),
@@ -20,14 +22,14 @@ WITH f AS (
         CAST(:a_input_tokens AS bigint[]), CAST(:a_cached_tokens AS bigint[]),
         CAST(:a_cache_write_tokens AS bigint[]), CAST(:a_output_tokens AS bigint[]),
         CAST(:a_reasoning_tokens AS bigint[]), CAST(:a_estimated AS boolean[]), CAST(:a_cost_nanos AS bigint[]),
-        CAST(:a_price_version AS text[])
+        CAST(:a_price_version AS text[]), CAST(:incomplete AS boolean[])
     ) AS f(id, tenant_id, batch_id, attempt, was, status, at, run_at, error, result, to_provider,
            to_model, to_route, downgraded, held_by, delivery_id,
            a_status, charged, started_at, ended_at, provider, deployment, key_name, a_error, upstream_request_id,
            input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos,
-           price_version)
+           price_version, incomplete)
 ), b AS MATERIALIZED (
-    SELECT id, sequence FROM batches WHERE id IN (SELECT batch_id FROM f) ORDER BY id FOR UPDATE
+    SELECT id, sequence, expires_at FROM batches WHERE id IN (SELECT batch_id FROM f) ORDER BY id FOR UPDATE
 ), j AS (
     UPDATE jobs SET
         status = CASE WHEN f.status = 'queued' AND jobs.cancel_asked_at IS NOT NULL THEN 'cancelled' ELSE f.status END,
@@ -37,6 +39,7 @@ WITH f AS (
         upstream_model = COALESCE(f.to_model, jobs.upstream_model),
         route = CASE WHEN f.to_provider IS NULL THEN jobs.route ELSE NULLIF(f.to_route::jsonb, 'null'::jsonb) END,
         downgraded = jobs.downgraded OR f.downgraded, held_by = f.held_by,
+        repairs = jobs.repairs + (f.status = 'queued' AND f.result IS NOT NULL AND jobs.cancel_asked_at IS NULL)::integer,
         put_off = jobs.put_off + (f.was = 'in_progress' AND f.a_status IS NULL)::integer,
         started_at = CASE WHEN f.was <> 'in_progress' OR f.a_status IS NOT NULL OR jobs.put_off + 1 < jobs.attempt
                           THEN jobs.started_at END,
@@ -56,11 +59,11 @@ WITH f AS (
                               THEN b.sequence + f.rank END
     FROM f LEFT JOIN b ON b.id = f.batch_id
     WHERE jobs.id = f.id AND jobs.tenant_id = f.tenant_id AND jobs.attempt = f.attempt AND jobs.status = f.was
-    RETURNING jobs.id, jobs.attempt, jobs.tenant_id, jobs.batch_id, jobs.status, jobs.webhook,
-        f.was, f.rank, f.result, f.delivery_id, f.at,
+    RETURNING jobs.id, jobs.attempt, jobs.tenant_id, jobs.batch_id, jobs.status, jobs.webhook, jobs.url,
+        jobs.deadline, b.expires_at AS batch_expires_at, f.was, f.rank, f.result, f.delivery_id, f.at, f.incomplete,
         f.input_tokens, f.cached_tokens, f.cache_write_tokens, f.output_tokens, f.reasoning_tokens, f.cost_nanos
 ), r AS (
-    INSERT INTO results (job_id, body) SELECT id, result FROM j WHERE result IS NOT NULL AND status = 'completed'
+    INSERT INTO results (job_id, body) SELECT id, result FROM j WHERE result IS NOT NULL AND status IN ('completed', 'queued')
     ON CONFLICT (job_id) DO UPDATE SET body = excluded.body
 ), v AS (
     DELETE FROM reservations USING f
@@ -118,9 +121,7 @@ WITH f AS (
     RETURNING budget_windows.id, budget_id, spent_nanos
 ), t AS (
     INSERT INTO alerts (id, kind, subject, tenant_id, message, fields)
-    SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
-            || overlay(substr(replace(gen_random_uuid()::text, '-', ''), 13) PLACING '7' FROM 1 FOR 1))::uuid,
-        'budget.threshold_crossed', w.budget_id || '/' || w.id || '/' || share, b.tenant_id,
+    SELECT new_id(), 'budget.threshold_crossed', w.budget_id || '/' || w.id || '/' || share, b.tenant_id,
         'The budget ' || named || ' has spent ' || share || ' % of its ' || trim_scale(b.limit_nanos / 1e9) || ' USD ('
             || b.period || ').',
         jsonb_build_object('budget', named, 'percent', share,
@@ -129,6 +130,7 @@ WITH f AS (
         CROSS JOIN LATERAL (SELECT 'budget_' || replace(b.id::text, '-', '') AS named) AS n
     WHERE w.spent_nanos::numeric * 100 >= b.limit_nanos::numeric * share
     ORDER BY 3 ON CONFLICT (kind, subject) DO NOTHING
+    RETURNING id, kind, tenant_id, message, fields
 ), u AS (
     INSERT INTO usage_hours AS u (tenant_id, label, hour, model, provider, team_id, key_id, bucket, jobs, errors, attempts,
         input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, unpriced)
@@ -160,11 +162,24 @@ WITH f AS (
         output_tokens = u.output_tokens + excluded.output_tokens,
         reasoning_tokens = u.reasoning_tokens + excluded.reasoning_tokens,
         cost_nanos = u.cost_nanos + excluded.cost_nanos, unpriced = u.unpriced + excluded.unpriced
+), p AS MATERIALIZED (
+    SELECT id, tenant_id, event_types FROM webhook_endpoints
+    WHERE tenant_id IN (SELECT tenant_id FROM f) AND enabled AND deleted_at IS NULL
 ), d AS (
-    INSERT INTO deliveries (id, tenant_id, job_id, type, url, include_result, created_at)
-    SELECT delivery_id, tenant_id, id, 'job.' || status, webhook->>'url',
-        COALESCE((webhook->>'include_result')::boolean, false), at
+    INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, job_id, url, include_result, created_at)
+    SELECT delivery_id, delivery_id, tenant_id, NULL, tenant_id || '/' || split_part(webhook->>'url', '/', 3),
+        'job.' || status, id, webhook->>'url', COALESCE((webhook->>'include_result')::boolean, false), at
     FROM j WHERE webhook IS NOT NULL AND status <> 'queued'
+    UNION ALL
+    SELECT new_id(), o.event_id, o.tenant_id, p.id, replace(p.id::text, '-', ''), o.type, o.id, NULL, false, o.at
+    FROM (
+        SELECT id, tenant_id, at, delivery_id AS event_id, 'job.' || status AS type FROM j WHERE status <> 'queued'
+        UNION ALL
+        SELECT id, tenant_id, at, new_id(), 'response.' || CASE WHEN status = 'expired' THEN 'failed'
+            WHEN status = 'completed' AND incomplete THEN 'incomplete' ELSE status END
+        FROM j WHERE status <> 'queued' AND url = '/v1/responses' AND EXISTS (SELECT FROM p)
+    ) AS o JOIN p ON p.tenant_id = o.tenant_id AND o.type = ANY(p.event_types)
+    RETURNING job_id
 ), c AS (
     UPDATE batches SET
         completed = completed + n.n_completed, failed = failed + n.n_failed,
@@ -175,7 +190,9 @@ WITH f AS (
         output_tokens = output_tokens + n.n_output, reasoning_tokens = reasoning_tokens + n.n_reasoning,
         cost_nanos = cost_nanos + n.n_cost, unpriced = unpriced + n.n_unpriced,
         status = CASE WHEN completed + failed + cancelled + expired + n.n_ended < total THEN status
-                      WHEN status = 'cancelling' THEN 'cancelled' ELSE 'completed' END,
+                      WHEN status = 'cancelling' THEN 'cancelled'
+                      WHEN expired + n.n_expired > 0 AND (n.closed OR expires_at <= n.at) THEN 'expired'
+                      ELSE 'completed' END,
         finished_at = CASE WHEN completed + failed + cancelled + expired + n.n_ended = total THEN n.at END
     FROM (
         SELECT batch_id, max(rank) AS ranks, max(at) AS at,
@@ -184,6 +201,7 @@ WITH f AS (
             count(*) FILTER (WHERE status = 'failed') AS n_failed,
             count(*) FILTER (WHERE status = 'cancelled') AS n_cancelled,
             count(*) FILTER (WHERE status = 'expired') AS n_expired,
+            bool_or(status = 'expired' AND deadline = batch_expires_at) AS closed,
             COALESCE(sum(input_tokens), 0) AS n_input, COALESCE(sum(cached_tokens), 0) AS n_cached,
             COALESCE(sum(cache_write_tokens), 0) AS n_cache_write,
             COALESCE(sum(output_tokens), 0) AS n_output, COALESCE(sum(reasoning_tokens), 0) AS n_reasoning,
@@ -191,5 +209,37 @@ WITH f AS (
             count(*) FILTER (WHERE input_tokens IS NOT NULL AND cost_nanos IS NULL) AS n_unpriced
         FROM j WHERE batch_id IS NOT NULL GROUP BY batch_id
     ) AS n WHERE batches.id = n.batch_id
+    RETURNING id, tenant_id, status, finished_at, webhook
+), e AS (
+    INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, batch_id, url, created_at)
+    SELECT new_id(), o.event_id, o.tenant_id, to_.endpoint_id, to_.lane, o.type, o.id, to_.url, o.finished_at
+    FROM (
+        SELECT c.*, 'batch.' || status AS type, new_id() AS event_id FROM c WHERE finished_at IS NOT NULL
+    ) AS o CROSS JOIN LATERAL (
+        SELECT NULL::uuid AS endpoint_id, o.webhook->>'url' AS url,
+            o.tenant_id || '/' || split_part(o.webhook->>'url', '/', 3) AS lane WHERE o.webhook IS NOT NULL
+        UNION ALL
+        SELECT p.id, NULL, replace(p.id::text, '-', '') FROM p
+        WHERE p.tenant_id = o.tenant_id AND o.type = ANY(p.event_types)
+    ) AS to_
+    RETURNING batch_id
+), g AS (
+    INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, body)
+    SELECT new_id(), t.id, t.tenant_id, p.id, replace(p.id::text, '-', ''), t.kind, t.fields || jsonb_build_object(
+        'id', 'alert_' || replace(t.id::text, '-', ''), 'object', 'alert', 'message', t.message)
+    FROM t JOIN p ON p.tenant_id = t.tenant_id AND t.kind = ANY(p.event_types)
+    RETURNING id
+), n AS (
+    UPDATE jobs SET waits_for = CASE WHEN jobs.waits_for > 0 THEN jobs.waits_for - n.ended ELSE jobs.waits_for END
+    FROM (
+        SELECT dependencies.job_id, count(*) AS ended FROM j JOIN dependencies ON dependencies.needs = j.id
+        WHERE j.batch_id IS NOT NULL AND j.status <> 'queued' GROUP BY 1
+    ) AS n
+    WHERE jobs.id = n.job_id AND jobs.id NOT IN (SELECT id FROM j)
+    RETURNING jobs.waits_for = 0 AND jobs.status = 'queued' AS ready
 )
-SELECT id, attempt, was, status, webhook IS NOT NULL AND status <> 'queued' AS has_delivery FROM j
+SELECT id, attempt, was, status,
+    (id IN (SELECT job_id FROM d) OR batch_id IN (SELECT batch_id FROM e)) AND status <> 'queued'
+        OR EXISTS (SELECT FROM g) AS has_delivery,
+    EXISTS (SELECT FROM n WHERE ready) AS lets_go
+FROM j

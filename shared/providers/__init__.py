@@ -115,7 +115,7 @@ class Adapter(Protocol):
 
     DEFAULT_BASE_URL: str
     ROUTES: frozenset[str]
-    """The routes it serves itself, of `/v1/chat/completions`, `/v1/embeddings`, `/v1/responses`."""
+    """The routes it serves itself, of `/v1/chat/completions`, `/v1/embeddings`, `/v1/responses`, `/v1/messages`."""
 
     def faults(self, call: Call) -> list[Fault]:
         """Return what the vendor cannot do of what is asked, with code `unsupported_parameter`.

@@ -2,6 +2,7 @@
 
 Requests are translated in `_anthropic_request.py`; here answers are read, whole and streamed. What the model thought is
 `reasoning_content`; `thinking_blocks` holds the same with the signatures that the vendor wants back in a later turn.
+Who speaks the vendor's own dialect is served by `_anthropic_native.py`, where nothing is translated.
 """
 
 from dataclasses import replace
@@ -11,7 +12,9 @@ import orjson
 
 from shared.errors import Fault, ProviderError
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader, Usage
+from shared.providers import _anthropic_native as native
 from shared.providers._anthropic_errors import read_error
+from shared.providers._anthropic_native import tier_of, usage_of
 from shared.providers._anthropic_request import translated
 from shared.providers._dialect import (
     broken,
@@ -21,14 +24,14 @@ from shared.providers._dialect import (
     mapping,
     request_id_of,
     text,
-    token_count,
     tool_call,
     usage_shape,
 )
 from shared.providers._stream import ChunkStream
 
+MESSAGES = "/v1/messages"
 DEFAULT_BASE_URL = "https://api.anthropic.com/v1"
-ROUTES = frozenset({"/v1/chat/completions"})
+ROUTES = frozenset({"/v1/chat/completions", MESSAGES})
 
 _VERSION = "2023-06-01"
 """The version that still takes `temperature` and `top_p`, for the models that do."""
@@ -44,7 +47,7 @@ _FINISH = {
 
 def faults(call: Call) -> list[Fault]:
     """Return what Anthropic cannot do of what is asked."""
-    return translated(call.body, call.model)[1]
+    return native.faults(call) if call.url == MESSAGES else translated(call.body, call.model)[1]
 
 
 def request(call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
@@ -56,8 +59,12 @@ def request(call: Call, deployment: Deployment, key: str | None) -> HttpRequest:
     }
     if key:
         headers["x-api-key"] = key
-    body, _ = translated(call.body, deployment.model)
-    return HttpRequest(url=f"{deployment.base_url}/messages", headers=headers, body=orjson.dumps(body))
+    if call.url == MESSAGES:
+        more, body = native.sent(call, deployment.model)
+        headers |= more
+    else:
+        body = orjson.dumps(translated(call.body, deployment.model)[0])
+    return HttpRequest(url=f"{deployment.base_url}/messages", headers=headers, body=body)
 
 
 def listing(base_url: str, key: str | None) -> HttpRequest:
@@ -69,6 +76,8 @@ def listing(base_url: str, key: str | None) -> HttpRequest:
 def completion(response: HttpResponse, call: Call) -> Completion | ProviderError:
     """Read a 2xx answer: a message."""
     response = _identified(response)
+    if call.url == MESSAGES:
+        return native.completion(response, call)
     answer = json_object(response.body)
     if answer is None:
         return broken(response, "the answer is not a JSON object")
@@ -81,16 +90,18 @@ def completion(response: HttpResponse, call: Call) -> Completion | ProviderError
         message = _message(content) | _refused(answer)
     except orjson.JSONEncodeError:
         return broken(response, "the arguments of a call are nested too deeply")
-    usage = _usage(mapping(answer.get("usage")))
+    usage = usage_of(mapping(answer.get("usage")))
     choice = {"message": message, "finish_reason": _finish(reason)}
     identity = _identity(answer)
     shape = chat_completion(id=identity["id"], model=identity["model"], choices=[choice], usage=usage)
-    return finished(shape | _tier(answer), call, usage, request_id_of(response))
+    return finished(shape | tier_of(answer), call, usage, request_id_of(response))
 
 
 def stream(head: HttpResponse, call: Call) -> StreamReader:
     """Read a streamed message."""
     head = _identified(head)
+    if call.url == MESSAGES:
+        return native.MessageStream(head, call)
     chunks = _Chunks(head)
 
     def whole(shape: dict[str, Any]) -> Completion:
@@ -115,11 +126,6 @@ def _identity(answer: dict[str, Any]) -> dict[str, str]:
     return {"id": text(answer.get("id"), 256), "model": text(answer.get("model"), 256)}
 
 
-def _tier(answer: dict[str, Any]) -> dict[str, str]:
-    tier = text(mapping(answer.get("usage")).get("service_tier"), 64)
-    return {"service_tier": "default" if tier == "standard" else tier} if tier else {}
-
-
 def _finish(reason: Any) -> str:
     return _FINISH.get(text(reason), "stop")
 
@@ -127,22 +133,6 @@ def _finish(reason: Any) -> str:
 def _refused(told: dict[str, Any]) -> dict[str, str]:
     why = text(mapping(told.get("stop_details")).get("explanation"))
     return {"refusal": why} if why else {}
-
-
-def _usage(given: dict[str, Any]) -> Usage:
-    """Read the vendor's `usage`, whose input does not count what the cache held or took."""
-    fresh, output = token_count(given, "input_tokens"), token_count(given, "output_tokens")
-    if fresh is None or output is None:
-        return Usage(estimated=True)
-    cached = token_count(given, "cache_read_input_tokens") or 0
-    written = token_count(given, "cache_creation_input_tokens") or 0
-    return Usage(
-        input=fresh + cached + written,
-        output=output,
-        cached=cached,
-        cache_write=written,
-        reasoning=min(token_count(given.get("output_tokens_details"), "thinking_tokens") or 0, output),
-    )
 
 
 def _message(content: list[Any]) -> dict[str, Any]:
@@ -181,7 +171,7 @@ class _Chunks:
     @property
     def usage(self) -> Usage:
         """What the call used, as far as the vendor has said."""
-        return _usage(self._counted)
+        return usage_of(self._counted)
 
     def of(self, _: str, event: dict[str, Any]) -> list[dict[str, Any]] | ProviderError:
         """Return the chunks that an event is."""
@@ -194,7 +184,7 @@ class _Chunks:
             case "message_start":
                 started = mapping(event.get("message"))
                 self._counted |= mapping(started.get("usage"))
-                self._shape = _identity(started) | _tier(started)
+                self._shape = _identity(started) | tier_of(started)
                 delta = {"role": "assistant"}
             case "content_block_start":
                 delta = self._begin(place, mapping(event.get("content_block")))

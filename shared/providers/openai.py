@@ -93,7 +93,7 @@ def _whole(answer: dict[str, Any], response: HttpResponse, call: Call) -> Comple
     if answer.get("error"):
         return _error(answer, response)
     held = answer.get(_HELD[call.url])
-    if not isinstance(held, list) or not held:
+    if not isinstance(held, list) or not (held or answer.get("status") == "incomplete"):
         return broken(response, "the answer holds no output")
     return finished(answer, call, usage_of(answer.get("usage")), request_id_of(response), body=response.body or None)
 

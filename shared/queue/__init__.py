@@ -23,6 +23,7 @@ Each provider's pool has its keys behind one prefix:
 | `sluice:P:queue:L` | sorted set | what is in motion, second calls too, in arq's layout: an id by its time due (ms) |
 | `sluice:P:probe:K:M`, `probing` | string | key K (mark M) was asked after lately; somebody looked lately |
 | `sluice:P:wake` | list | one entry for every worker to wake |
+| `sluice:deliver:wake`, `let_go:wake` | list | wakes who delivers, who lets jobs go that waited for others |
 | `arq:job:ID`, `arq:retry:ID` | string | arq's own, while a job is claimed |
 | `sluice:stream:ID` | stream | the chunks of a streamed answer, see `chunks.py` |
 | `sluice:finished`, `sluice:cancel` | channels | ids of jobs that ended, that shall stop |
@@ -62,6 +63,7 @@ UNLIMITED = b'{"*":[["",1,{}]]}'
 FINISHED = "sluice:finished"
 CANCEL = "sluice:cancel"
 DELIVER_WAKE = "sluice:deliver:wake"
+LET_GO_WAKE = "sluice:let_go:wake"
 CAPS = "sluice:caps"
 FILLED = "sluice:filled"
 """A key that is there as long as Redis has not been emptied."""
@@ -283,11 +285,11 @@ class Queue:
         # The stubs know neither fractions of seconds nor that this client is asynchronous.
         await self.redis.blpop([key], timeout=seconds)  # type: ignore[misc, arg-type]
 
-    async def wake_deliveries(self) -> None:
-        """Wake who delivers webhooks."""
+    async def wake(self, key: str) -> None:
+        """Wake who delivers webhooks (`DELIVER_WAKE`), who lets jobs go that waited for others (`LET_GO_WAKE`)."""
         async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.rpush(DELIVER_WAKE, b"1")
-            pipe.ltrim(DELIVER_WAKE, -16, -1)
+            pipe.rpush(key, b"1")
+            pipe.ltrim(key, -16, -1)
             await pipe.execute()
 
 

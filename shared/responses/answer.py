@@ -35,11 +35,10 @@ def shell(body: dict[str, Any], *, id: str, created: int, model: str) -> dict[st
     tool_calls_at_once = body.get("parallel_tool_calls")
     reasoning = mapping(body.get("reasoning"))
     return {
-        "id": id,
+        **kept(body, id=id),
         "object": "response",
         "created_at": created,
         "status": "in_progress",
-        "background": False,
         "error": None,
         "incomplete_details": None,
         "model": model or text(body.get("model")),
@@ -48,14 +47,22 @@ def shell(body: dict[str, Any], *, id: str, created: int, model: str) -> dict[st
         **{name: body.get(name) for name in _ECHOED},
         "metadata": body.get("metadata") or {},
         "parallel_tool_calls": True if tool_calls_at_once is None else tool_calls_at_once,
-        "previous_response_id": None,
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
         "service_tier": _tier(body.get("service_tier")),
-        "store": False,
         "text": {"format": {"type": "text"}} | {k: v for k, v in mapping(body.get("text")).items() if v is not None},
         "tool_choice": body.get("tool_choice") or "auto",
         "tools": body.get("tools") or [],
         "truncation": "disabled",
+    }
+
+
+def kept(body: dict[str, Any], *, id: str) -> dict[str, Any]:
+    """Return what a response says of how it is kept here, whoever made it."""
+    return {
+        "id": id,
+        "background": body.get("background") is True,
+        "previous_response_id": body.get("previous_response_id"),
+        "store": body.get("store") is not False,
     }
 
 

@@ -14,13 +14,12 @@ LOGPROBS = "message.output_text.logprobs"
 _READ = frozenset(
     {"input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "include"}
     | {"max_output_tokens", "max_tool_calls", "top_logprobs", "truncation", "stream_options"}
+    | {"background", "previous_response_id", "store"}
 )
-"""Parameters that are translated; `max_tool_calls` limits hosted tools, of which there are none."""
+"""Parameters that are translated, or that mean us; `max_tool_calls` limits hosted tools, of which there are none."""
 
 _LACKING = {
-    "background": "is not available: submit a job",
-    "previous_response_id": "no responses are stored: send the whole conversation as `input`",
-    "conversation": "no conversations are stored: send the whole of it as `input`",
+    "conversation": "no conversations are stored: go on with `previous_response_id`",
     "prompt": "no prompt templates are stored",
     "context_management": "chat completions cannot compact a conversation",
     "moderation": "the provider has no moderated responses",

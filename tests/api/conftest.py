@@ -17,6 +17,7 @@ from tests.gateway import Gateway, gateway
 
 MOST_BYTES = 2_000_000
 MOST_REQUESTS = 3_000
+MOST_FILE_BYTES = 3_000_000
 
 CONFIG = """
 providers:
@@ -32,7 +33,11 @@ usage: {tags: [team, feature]}
 async def api(
     tmp_path_factory: pytest.TempPathFactory, database_url: str, template: str, redis_url: str
 ) -> AsyncIterator[Gateway]:
-    env = {"SLUICE_MAX_BODY_BYTES": str(MOST_BYTES), "SLUICE_MAX_BATCH_REQUESTS": str(MOST_REQUESTS)}
+    env = {
+        "SLUICE_MAX_BODY_BYTES": str(MOST_BYTES),
+        "SLUICE_MAX_BATCH_REQUESTS": str(MOST_REQUESTS),
+        "SLUICE_MAX_FILE_BYTES": str(MOST_FILE_BYTES),
+    }
     directory = tmp_path_factory.mktemp("api")
     async with (
         fresh_database(database_url, template) as database,

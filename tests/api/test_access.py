@@ -1,13 +1,15 @@
 """Every route, asked by every kind of caller: who may, who is refused and how, and that a refusal changes nothing."""
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import FormData, web
 from aiohttp.test_utils import make_mocked_request
 
 from gateway_api import access
@@ -18,7 +20,17 @@ from tests.gateway import ADMIN_KEY, Gateway, line
 
 NOBODY = ("none", "garbage", "revoked", "expired")
 CALLERS = ("viewer", "submit", "read", "webhooks", "admin", "owner", "stranger", "bootstrap")
-TABLES = ("jobs", "batches", "tenants", "teams", "api_keys", "key_secrets", "rate_limits", "audit_log")
+TABLES = (
+    "jobs",
+    "batches",
+    "tenants",
+    "teams",
+    "api_keys",
+    "key_secrets",
+    "rate_limits",
+    "audit_log",
+    "webhook_endpoints",
+)
 
 SUBMIT = ("submit", "admin", "owner", "stranger", "bootstrap")
 READ = ("viewer", "read", "admin", "owner", "stranger", "bootstrap")
@@ -42,18 +54,51 @@ ROWS: Mapping[str, tuple[tuple[str, ...], int, int]] = {
     "POST /v1/jobs/{id}/retry": (SUBMIT, 409, 404),  # it has not failed
     "POST /v1/routes/explain": (READ, 200, 200),
     "POST /v1/estimate": (READ, 200, 200),
+    "POST /v1/files": (SUBMIT, 400, 400),  # it is no form
+    "GET /v1/files": (READ, 200, 200),
+    "GET /v1/files/{id}": (READ, 200, 404),
+    "DELETE /v1/files/{id}": (SUBMIT, 200, 404),
+    "GET /v1/files/{id}/content": (READ, 200, 404),
     "POST /v1/batches": (SUBMIT, 202, 202),
     "GET /v1/batches": (READ, 200, 200),
     "GET /v1/batches/{id}": (READ, 200, 404),
     "GET /v1/batches/{id}/results": (READ, 200, 404),
+    "GET /v1/batches/{id}/events": (READ, 200, 404),
     "POST /v1/batches/{id}/cancel": (SUBMIT, 200, 404),
+    "POST /v1/batches/{id}/retry": (SUBMIT, 202, 404),
     "POST /v1/chat/completions": (SUBMIT, 202, 202),
     "POST /v1/chat": (SUBMIT, 202, 202),
     "POST /v1/embeddings": (SUBMIT, 202, 202),
     "POST /v1/responses": (SUBMIT, 202, 202),
+    "GET /v1/responses/{id}": (READ, 200, 404),
+    "POST /v1/responses/{id}/cancel": (SUBMIT, 200, 404),
+    "GET /v1/responses/{id}/input_items": (READ, 200, 404),
+    "POST /v1/messages": (SUBMIT, 202, 202),
+    "POST /v1/messages/count_tokens": (CALLERS, 200, 200),
+    "POST /v1/messages/batches": (SUBMIT, 200, 200),
+    "GET /v1/messages/batches": (READ, 200, 200),
+    "GET /v1/messages/batches/{id}": (READ, 200, 404),
+    "DELETE /v1/messages/batches/{id}": (SUBMIT, 400, 404),  # it has not ended
+    "GET /v1/messages/batches/{id}/results": (READ, 400, 404),
+    "POST /v1/messages/batches/{id}/cancel": (SUBMIT, 200, 404),
     "GET /v1/models": (CALLERS, 200, 200),
     "GET /v1/models/{model}": (CALLERS, 200, 200),
     "GET /v1/usage": (READ, 200, 200),
+    "POST /v1/webhook_endpoints": (WEBHOOKS, 200, 200),
+    "GET /v1/webhook_endpoints": (WEBHOOKS, 200, 200),
+    "GET /v1/webhook_endpoints/{id}": (WEBHOOKS, 200, 404),
+    "POST /v1/webhook_endpoints/{id}": (WEBHOOKS, 200, 404),
+    "PATCH /v1/webhook_endpoints/{id}": (WEBHOOKS, 200, 404),
+    "DELETE /v1/webhook_endpoints/{id}": (WEBHOOKS, 200, 404),
+    "POST /v1/webhook_endpoints/{id}/rotate_secret": (WEBHOOKS, 200, 404),
+    "POST /v1/webhook_endpoints/{id}/test": (WEBHOOKS, 409, 404),  # it is disabled
+    "GET /v1/webhook_endpoints/{id}/jwks.json": ((*NOBODY, *CALLERS), 200, 200),
+    "GET /v1/webhook_endpoints/{id}/deliveries": (WEBHOOKS, 200, 404),
+    "POST /v1/webhook_endpoints/{id}/replay": (WEBHOOKS, 202, 404),
+    "GET /v1/webhook_deliveries": (WEBHOOKS, 200, 200),
+    "GET /v1/webhook_deliveries/{id}": (WEBHOOKS, 200, 404),
+    "POST /v1/webhook_deliveries/{id}/redeliver": (WEBHOOKS, 202, 404),
+    "GET /v1/webhook_event_types": (CALLERS, 200, 200),
     "GET /v1/webhook_signing_secret": (WEBHOOKS, 200, 200),
     "GET /v1/admin/usage/upstream": (ADMIN, 200, 200),
     "GET /v1/admin/deployments": (BOOTSTRAP, 200, 403),
@@ -90,7 +135,9 @@ ROWS: Mapping[str, tuple[tuple[str, ...], int, int]] = {
 EVERY = [f"{route.method} {route.path}".replace("{model:.+}", "{model}") for route in ROUTES]
 
 MESSAGES = {"model": "simulated/small", "messages": [{"role": "user", "content": "hello"}]}
+MESSAGE_BATCH = {"requests": [{"custom_id": "a", "params": {**MESSAGES, "max_tokens": 9}}]}
 INPUT = {"model": "simulated/small", "input": "hello"}
+ENDPOINT = {"url": "https://hooks.example.com/", "name": "made", "event_types": ["job.failed"], "enabled": False}
 BUDGET = {"scope": {"user": "somebody"}, "window": "day", "limit_usd": "1.00"}
 BODIES: Mapping[str, Any] = {
     "POST /v1/jobs": line(),
@@ -102,11 +149,18 @@ BODIES: Mapping[str, Any] = {
     "POST /v1/chat": MESSAGES,
     "POST /v1/embeddings": INPUT,
     "POST /v1/responses": INPUT,
+    "POST /v1/messages": {**MESSAGES, "max_tokens": 9},
+    "POST /v1/messages/count_tokens": MESSAGES,
+    "POST /v1/messages/batches": MESSAGE_BATCH,
     "POST /v1/admin/keys": {"name": "made"},
     "PATCH /v1/admin/keys/{id}": {"name": "changed"},
     "PATCH /v1/admin/limits/{id}": {"rpm": 7},
     "POST /v1/admin/budgets": BUDGET,
     "PATCH /v1/admin/budgets/{id}": {"limit_usd": "2.00"},
+    "POST /v1/webhook_endpoints": ENDPOINT,
+    "POST /v1/webhook_endpoints/{id}": {"name": "changed"},
+    "PATCH /v1/webhook_endpoints/{id}": {"name": "changed"},
+    "POST /v1/webhook_endpoints/{id}/replay": {"since": datetime.now(UTC).isoformat()},
 }
 
 QUERIES: Mapping[str, str] = {"GET /v1/admin/usage/upstream": "?start=2026-11-01&end=2026-11-01"}
@@ -149,10 +203,36 @@ class House:
             case "audit":
                 _, listed, _ = await self.home.ask("GET", "/v1/admin/audit?limit=1")
                 return str(listed["data"][0]["id"])
+            case "batches" if "/messages/" in route:
+                _, made, _ = await self.home.ask("POST", "/v1/messages/batches", MESSAGE_BATCH)
+                return str(made["id"])
             case "jobs" | "batches":
                 body = line() if noun == "jobs" else {"requests": [line()]}
                 _, made, _ = await self.home.ask("POST", f"/v1/{noun}", body)
                 return str(made["id"])
+            case "files":
+                form = FormData({"purpose": "batch", "file": io.BytesIO(b"{}")})
+                headers = {"X-Sluice-Tenant": self.home.name}
+                url = self.home.api.url + "/v1/files"
+                async with self.home.api.client.post(url, data=form, headers=headers) as answer:
+                    return str((await answer.json())["id"])
+            case "responses":
+                _, made, _ = await self.home.ask("POST", "/v1/responses", INPUT | {"background": True})
+                return str(made["id"])
+            case "webhook_endpoints":  # a tenant has a hundred at most
+                _, listed, _ = await self.home.ask("GET", "/v1/webhook_endpoints?limit=1")
+                if listed["data"] and not route.startswith("DELETE"):
+                    return str(listed["data"][0]["id"])
+                _, made, _ = await self.home.ask("POST", "/v1/webhook_endpoints", ENDPOINT)
+                return str(made["id"])
+            case "webhook_deliveries":
+                made = await fetch_row(
+                    self.home.api,
+                    "INSERT INTO deliveries (id, event_id, tenant_id, lane, type, body, url) "
+                    "VALUES (new_id(), new_id(), $1, $1 || '/x', 'budget.exhausted', '{}', 'https://x/') RETURNING id",
+                    self.home.id,
+                )
+                return f"delivery_{made['id'].hex}"
             case "budgets":
                 _, made, _ = await self.home.ask("POST", "/v1/admin/budgets", BUDGET)
                 return str(made["id"])

@@ -11,7 +11,7 @@ from shared.db import alerts
 from shared.db import engine as db
 from shared.db.alerts import NewAlert
 from tests.api.conftest import Tenant, new_key
-from tests.flow.test_submit_cli import sluice_command
+from tests.commands import sluice_command
 from tests.gateway import Gateway
 
 

@@ -169,7 +169,8 @@ async def test_a_batch_names_the_faults_of_all_its_lines(api: Gateway) -> None:
 @pytest.mark.parametrize(
     ("wrong", "param"),
     [
-        ({}, "requests"),
+        ({}, None),
+        ({"requests": [line()], "input_file_id": "file_0"}, None),
         ({"requests": []}, "requests"),
         ({"requests": "x"}, "requests"),
         ({"requests": [line()], "endpoint": "/v1/nope"}, "endpoint"),
@@ -177,7 +178,7 @@ async def test_a_batch_names_the_faults_of_all_its_lines(api: Gateway) -> None:
         ({"requests": [line()], "bogus": 1}, "bogus"),
     ],
 )
-async def test_a_batch_that_is_none(api: Gateway, wrong: Any, param: str) -> None:
+async def test_a_batch_that_is_none(api: Gateway, wrong: Any, param: str | None) -> None:
     status, error = await refused(api, "POST", "/v1/batches", wrong)
     assert (status, error["param"]) == (400, param)
 

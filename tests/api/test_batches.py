@@ -70,7 +70,7 @@ async def test_lists_are_newest_first_and_say_whether_there_is_more(tenant: Tena
 async def test_cancelling_ends_what_is_queued(tenant: Tenant) -> None:
     batch, bystander = await submit(tenant, 1_200), await submit(tenant, 1)
     status, cancelled, _ = await tenant.ask("POST", f"/v1/batches/{batch['id']}/cancel")
-    assert (status, cancelled["status"]) == (200, "cancelled")
+    assert (status, cancelled.get("status")) == (200, "cancelled"), cancelled
     assert cancelled["request_counts"] == COUNTS | {"total": 1_200, "cancelled": 1_200}
     assert cancelled["cancelled_at"] >= cancelled["cancelling_at"] >= batch["created_at"]
     assert cancelled["completed_at"] is None

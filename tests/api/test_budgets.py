@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from tests.api.conftest import Tenant, fetch_row, new_key, new_tenant
-from tests.flow.test_submit_cli import sluice_command
+from tests.commands import sluice_command
 from tests.gateway import Gateway, line, until
 
 BUDGETS = "/v1/admin/budgets"

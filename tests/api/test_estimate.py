@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared import tokens
 from tests.api.conftest import MOST_REQUESTS, Tenant, new_key
-from tests.flow.test_submit_cli import sluice_command
+from tests.commands import sluice_command
 from tests.gateway import Gateway, line
 
 URL = "/v1/estimate"

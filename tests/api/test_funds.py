@@ -155,7 +155,14 @@ async def test_jobs_of_one_batch_are_each_counted(door: Door) -> None:
     assert bounds[-1] - bounds[0] == 499  # two letters are a token
 
 
-@pytest.mark.parametrize("name", ["previous_response_id", "cachedContent", "file_id", "file_url"])
+async def test_what_goes_on_from_a_response_has_its_earlier_turns_in_it(door: Door) -> None:
+    await door.budget(10**9)
+    job = door.job()
+    going_on = replace(job, body=orjson.dumps({**orjson.loads(job.body), "previous_response_id": "resp_1"}))
+    assert len(await door.cover([going_on])) == 1
+
+
+@pytest.mark.parametrize("name", ["cachedContent", "file_id", "file_url"])
 async def test_what_a_request_refers_to_is_refused_under_a_budget(door: Door, name: str) -> None:
     job = door.job(text=f'a text that says "{name}": "x"')
     referring = replace(job, body=orjson.dumps({**orjson.loads(job.body), "more": [{name: "x"}]}))

@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 
 from tests.api.conftest import Tenant, fetch_row
-from tests.flow.test_submit_cli import sluice_command
+from tests.commands import sluice_command
 from tests.gateway import Gateway, line
 
 

@@ -9,7 +9,7 @@ import orjson
 
 from tests.api.conftest import Tenant, new_key
 from tests.api.test_usage import attempted, used
-from tests.flow.test_submit_cli import sluice_command
+from tests.commands import sluice_command
 from tests.gateway import Gateway
 
 MARCH = ("--since", "2026-03-01", "--until", "2026-04-01")

@@ -1,6 +1,7 @@
 """Receivers of webhooks that hang and fail, and a deliverer that is killed while it sends."""
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -94,9 +95,9 @@ async def test_every_event_arrives_signed_whatever_the_receiver_does_and_whoever
         rows = await until(delivered, lambda rows: len(rows) == len(made), seconds=60, what="all delivered")
 
         assert sorted(f"job_{row['job_id'].hex}" for row in rows) == sorted(made)
-        assert {f"evt_{row['id'].hex}" for row in rows} == target.tries.keys()
+        assert {f"evt_{row['event_id'].hex}" for row in rows} == target.tries.keys()
         for row in rows:
-            tries = target.tries[f"evt_{row['id'].hex}"]
+            tries = target.tries[f"evt_{row['event_id'].hex}"]
             assert len(tries) == row["tries"] == (1 if "/ok/" in row["url"] else 2)
             for headers, body in tries:
                 Webhook(secret["signing_secret"]).verify(body.decode(), headers)
@@ -106,3 +107,41 @@ async def test_every_event_arrives_signed_whatever_the_receiver_does_and_whoever
                 assert event["data"]["result"]["choices"]
         [count] = await fetch(database, "SELECT count(*) AS all FROM deliveries")
         assert count["all"] == len(made)
+
+
+async def test_a_deliverer_that_is_killed_again_and_again_loses_nothing_and_repeats_by_id(
+    tmp_path: Path, database: str, redis: str
+) -> None:
+    chance = random.Random(20_311)
+    async with (
+        receiver() as target,
+        gateway(tmp_path, database, redis, env={"SLUICE_WEBHOOK_TIMEOUT": "0.5"}) as sluice,
+    ):
+        for number in range(3):
+            asked = {"url": f"{target.url}/ok/{number}", "name": "r", "event_types": ["job.completed"]}
+            status, made, _ = await sluice.ask("POST", "/v1/webhook_endpoints", asked)
+            assert status == 200, made
+        jobs = []
+        for _ in range(4):
+            jobs += [await sluice.submit() for _ in range(8)]
+            await asyncio.sleep(chance.uniform(0, 0.15))
+            await sluice.kill("deliver")
+            jobs += [await sluice.submit() for _ in range(4)]
+            await sluice.start("deliver")
+            before = await target.received()
+            await until(target.received, lambda number, before=before: number > before, what="some more")
+        expected = 3 * len(jobs)
+
+        async def delivered() -> list[Any]:
+            return await fetch(database, "SELECT * FROM deliveries WHERE status = 'delivered'")
+
+        rows = await until(delivered, lambda rows: len(rows) == expected, seconds=60, what="all delivered")
+
+        assert sorted(target.tries) == sorted({f"evt_{row['event_id'].hex}" for row in rows})
+        assert len(target.tries) == len(jobs)
+        for id_, tries in target.tries.items():
+            about = {orjson.loads(body)["data"]["id"] for _, body in tries}
+            assert len(about) == 1, id_
+            assert len(tries) >= 3
+        history = await fetch(database, "SELECT delivery_id, number, status FROM delivery_attempts")
+        assert {row["delivery_id"] for row in history if row["status"] == 204} == {row["id"] for row in rows}

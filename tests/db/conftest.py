@@ -10,6 +10,7 @@ import pytest
 from shared import ids
 from shared.db import batches, claims, jobs, leases, transitions
 from shared.db import engine as db
+from shared.db.batches import NewBatch
 from shared.db.claims import Claim
 from shared.db.jobs import NewJob
 from shared.db.transitions import AttemptEnd, Transition
@@ -53,9 +54,7 @@ async def stored(engine: db.Engine, count: int, *, in_batch: bool = False, **cha
     made = [new(batch_id=batch, **changes) for _ in range(count)]
     async with db.transaction(engine) as connection:
         if batch is not None:
-            await batches.insert(
-                connection, batch, TENANT, endpoint=made[0].url, completion_window=None, total=count, metadata={}
-            )
+            await batches.insert(connection, NewBatch(id=batch, tenant_id=TENANT, endpoint=made[0].url, total=count))
         await jobs.insert(connection, made)
     return made
 

@@ -28,4 +28,4 @@ async def test_the_tables_equal_the_migrations(engine: db.Engine) -> None:
 async def test_migrating_again_changes_nothing(engine: db.Engine, database: str) -> None:
     await migrate.upgrade(database)
     async with engine.connect() as connection:
-        assert await migrate.current(connection) == migrate.latest() == "0007"
+        assert await migrate.current(connection) == migrate.latest() == "0008"

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from shared.db import batches, jobs
+from shared.db import batch_lines, batches, jobs
 from shared.db import engine as db
 from shared.db.jobs import JobFilter
 from tests.db.conftest import TENANT, apply, claimed, end, row, stored
@@ -108,7 +108,7 @@ async def test_batches_are_counted_and_numbered_under_concurrent_groups(engine: 
         async with db.transaction(engine) as connection:
             batch = await batches.get(connection, TENANT, jobs_of[0].batch_id)  # type: ignore[arg-type]
             assert batch is not None
-            ended = await batches.results(connection, TENANT, batch.id, after=0, limit=1_000)
+            ended = await batch_lines.ended(connection, TENANT, batch.id, after=0, limit=1_000)
         numbers = [one.batch_sequence for one in ended]
         assert len(ended) == len(set(numbers)) == 80
         assert batch.sequence == max(numbers)
@@ -232,7 +232,7 @@ async def test_sequence_numbers_are_never_seen_out_of_order(engine: db.Engine) -
     async def read() -> None:
         while len(seen) < len(made):
             async with db.transaction(engine) as connection:
-                ended = await batches.results(connection, TENANT, batch, after=max(seen, default=0), limit=1_000)
+                ended = await batch_lines.ended(connection, TENANT, batch, after=max(seen, default=0), limit=1_000)
             seen.extend(one.batch_sequence for one in ended)
             await asyncio.sleep(0)
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from shared import signing
-from tests.flow.test_submit_cli import sluice_command
+from tests.commands import sluice_command
 from tests.gateway import gateway, until
 
 SECRET = signing.new_secret()

@@ -1,53 +1,31 @@
 """`sluice submit`, `jobs` and `batches` against a running gateway: real commands, their files and exit codes."""
 
 import asyncio
-import os
 import signal
-import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import orjson
+import pytest
+from redis.asyncio import Redis
 
-from tests.gateway import ADMIN_KEY, Gateway, line, until
+from tests.commands import results, sluice_command, start, write
+from tests.gateway import CONFIG, Gateway, gateway, line, until
 
-
-async def start(gateway: Gateway, directory: Path, *arguments: str, key: str = ADMIN_KEY) -> asyncio.subprocess.Process:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "shared.cli", *arguments,
-        cwd=directory,
-        env={
-            **env,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "SLUICE_URL": gateway.url,
-            "SLUICE_API_KEY": key,
-            "COLUMNS": "200",
-        },
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+# Another provider whose pool is not running yet.
+WITH_LATER = CONFIG.replace("providers:", "providers:\n  later: {kind: simulated, base_url: UPSTREAM/v1}")
 
 
-async def sluice_command(
-    gateway: Gateway, directory: Path, *arguments: str, key: str = ADMIN_KEY
-) -> tuple[int | None, str, str]:
-    """Run a command to its end; return exit code, standard output, standard error."""
-    child = await start(gateway, directory, *arguments, key=key)
-    out, err = await asyncio.wait_for(child.communicate(), 60)
-    return child.returncode, out.decode(), err.decode()
-
-
-def write(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in lines))
-    return path
-
-
-def results(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(text) for text in path.read_bytes().splitlines()]
+@pytest.fixture(scope="module")
+async def sluice(
+    tmp_path_factory: pytest.TempPathFactory, module_database: str, redis_url: str
+) -> AsyncIterator[Gateway]:
+    """One gateway for all tests; each submits texts of its own, since the same ones would not be sent again."""
+    async with Redis.from_url(redis_url, socket_timeout=10) as client:
+        await client.flushdb()
+    async with gateway(tmp_path_factory.mktemp("gateway"), module_database, redis_url, config=WITH_LATER) as started:
+        yield started
 
 
 async def test_a_file_is_submitted_and_its_results_are_written_and_a_second_run_repeats_nothing(
@@ -73,9 +51,11 @@ async def test_a_file_is_submitted_and_its_results_are_written_and_a_second_run_
     assert "completed  2" in out
     assert "failed     1" in out
     assert "spent before" not in out
-    assert f"1 of the failed: {written['third']['error']['code']}: {written['third']['error']['message']}\n" in err
+    assert (
+        f"1 of the failed (third): {written['third']['error']['code']}: {written['third']['error']['message']}\n" in err
+    )
     _, listed, _ = await sluice.ask("GET", "/v1/batches")
-    assert f"sluice jobs retry --failed --batch {listed['data'][0]['id']}\n" in err
+    assert f"sluice batches retry {listed['data'][0]['id']}\n" in err
     before, calls = (tmp_path / "in.results.jsonl").read_bytes(), len(sluice.calls())
 
     again, out, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--model", "simulated/small")
@@ -91,12 +71,13 @@ async def test_a_file_is_submitted_and_its_results_are_written_and_a_second_run_
 async def test_what_was_submitted_before_costs_nothing_unless_it_is_submitted_again(
     sluice: Gateway, tmp_path: Path
 ) -> None:
-    write(tmp_path / "in.jsonl", [line()] * 2)
+    write(tmp_path / "in.jsonl", [line(text="spent")] * 2)
+    began = len(sluice.calls())
 
     async def run(*arguments: str) -> tuple[int, bool, int]:
         code, out, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", *arguments)
         assert code == 0, (out, err)
-        return len(sluice.calls()), "nothing new was spent" in err, len(results(tmp_path / arguments[1]))
+        return len(sluice.calls()) - began, "nothing new was spent" in err, len(results(tmp_path / arguments[1]))
 
     assert await run("--out", "first") == (2, False, 2)
     assert await run("--out", "copy") == (2, True, 2)
@@ -110,6 +91,8 @@ async def test_a_run_that_was_killed_goes_on_where_it_was(sluice: Gateway, tmp_p
     lines = [line(text=f"text {n}") for n in range(100)] + [line(text=f"later {n}", model="idle/x") for n in range(100)]
     write(tmp_path / "in.jsonl", lines)
     out = tmp_path / "in.results.jsonl"
+    calls = len(sluice.calls())
+    _, before, _ = await sluice.ask("GET", "/v1/batches")
 
     async def lines_written() -> int:
         return out.read_bytes().count(b"\n") if out.exists() else 0
@@ -135,14 +118,15 @@ async def test_a_run_that_was_killed_goes_on_where_it_was(sluice: Gateway, tmp_p
 
     assert code == 0, (shown, err)
     assert Counter(each["custom_id"] for each in results(out)) == Counter(f"line-{n}" for n in range(1, 201))
-    assert len(sluice.calls()) == 200
+    assert len(sluice.calls()) == calls + 200
     _, listed, _ = await sluice.ask("GET", "/v1/batches")
-    assert len(listed["data"]) == 1
+    assert len(listed["data"]) == len(before["data"]) + 1
 
 
 async def test_a_run_survives_a_restart_of_the_gateway(sluice: Gateway, tmp_path: Path) -> None:
-    write(tmp_path / "in.jsonl", [line(), line(model="idle/x")])
+    write(tmp_path / "in.jsonl", [line(text="restart"), line(text="restart", model="later/x")])
     out = tmp_path / "in.results.jsonl"
+    before = len(sluice.calls())
 
     async def lines_written() -> int:
         return out.read_bytes().count(b"\n") if out.exists() else 0
@@ -150,8 +134,8 @@ async def test_a_run_survives_a_restart_of_the_gateway(sluice: Gateway, tmp_path
     running = await start(sluice, tmp_path, "submit", "in.jsonl")
     await until(lines_written)
     await sluice.kill("api")
-    await sluice.start("pool of idle", "idle")
-    await until(lambda: asyncio.sleep(0, len(sluice.calls())), lambda calls: calls == 2)
+    await sluice.start("pool of later", "later")
+    await until(lambda: asyncio.sleep(0, len(sluice.calls())), lambda calls: calls == before + 2)
     await sluice.start("api")
 
     _, err = await asyncio.wait_for(running.communicate(), 60)
@@ -162,6 +146,7 @@ async def test_a_run_survives_a_restart_of_the_gateway(sluice: Gateway, tmp_path
 
 async def test_a_file_with_a_fault_is_not_sent(sluice: Gateway, tmp_path: Path) -> None:
     write(tmp_path / "in.jsonl", [line(), {"question": "?"}])
+    _, before, _ = await sluice.ask("GET", "/v1/batches")
 
     code, _, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")
 
@@ -170,11 +155,11 @@ async def test_a_file_with_a_fault_is_not_sent(sluice: Gateway, tmp_path: Path) 
     assert "Traceback" not in err
     assert not (tmp_path / "in.results.jsonl").exists()
     _, listed, _ = await sluice.ask("GET", "/v1/batches")
-    assert listed["data"] == []
+    assert listed == before
 
 
 async def test_submitting_without_waiting_and_collecting_later(sluice: Gateway, tmp_path: Path) -> None:
-    write(tmp_path / "in.jsonl", [line()] * 3)
+    write(tmp_path / "in.jsonl", [line(text="collected later")] * 3)
 
     code, out, _ = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--no-wait", "--out", "r.jsonl")
 
@@ -190,10 +175,11 @@ async def test_submitting_without_waiting_and_collecting_later(sluice: Gateway, 
 async def test_jobs_that_failed_run_again_and_their_new_results_follow(sluice: Gateway, tmp_path: Path) -> None:
     once = {"fail": [{"status": 400}]}
     write(tmp_path / "in.jsonl", [line(simulate={**once, "key": f"k{n}"}) for n in range(2)] + [line()])
-    code, _, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")
+    code, out, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl", "--json")
     assert code == 2, err
+    batch = orjson.loads(out)["batches"][0]
 
-    code, out, err = await sluice_command(sluice, tmp_path, "jobs", "retry", "--failed", "--json")
+    code, out, err = await sluice_command(sluice, tmp_path, "jobs", "retry", "--failed", "--batch", batch, "--json")
 
     assert (code, orjson.loads(out)["retried"]) == (0, 2), err
     code, _, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")

@@ -12,6 +12,7 @@ from shared.lifecycle import (
     Complete,
     Expire,
     Fail,
+    Invalid,
     JobState,
     Release,
     Reroute,
@@ -24,6 +25,7 @@ from shared.providers import Completion, Usage
 from shared.routing import Route, Target
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+INVALID = "it does not fit"
 COMPLETION = Completion(body=b"{}", model="m", usage=Usage(input=1, output=1), request_id=None)
 
 errors = st.builds(
@@ -32,7 +34,8 @@ errors = st.builds(
     message=st.just("it went wrong"),
     retry_after=st.none() | st.floats(0, 3_600),
 )
-outcomes = st.just(COMPLETION) | st.sampled_from(Stop) | errors
+invalid = st.builds(Invalid, st.just(COMPLETION), words=st.just(INVALID), answer=st.none() | st.text(max_size=5))
+outcomes = st.just(COMPLETION) | st.sampled_from(Stop) | errors | invalid
 moments = st.timedeltas(timedelta(minutes=-5), timedelta(hours=2)).map(lambda delta: NOW + delta)
 states = st.integers(1, 6).flatmap(
     lambda most: st.builds(
@@ -42,6 +45,7 @@ states = st.integers(1, 6).flatmap(
         deadline=st.none() | moments,
         route=st.sampled_from([Route(), Route((Target("q", "m"),), (Target("r", "m"),), charged_before=0)]),
         keys=st.integers(1, 3),
+        repairs=st.integers(-1, 2),
     )
 )
 rngs = st.integers().map(random.Random)
@@ -127,6 +131,27 @@ def test_a_rate_limit_never_ends_a_job_without_deadline(charged: int, wait: floa
     verdict = after_attempt(JobState(charged, charged + 1, None), error, NOW, rng)
     assert isinstance(verdict, Retry)
     assert verdict.charge is False
+
+
+@given(states, invalid, rngs)
+def test_an_answer_that_does_not_fit_is_repaired_as_often_as_it_may_be(
+    job: JobState, found: Invalid, rng: random.Random
+) -> None:
+    match after_attempt(job, found, NOW, rng):
+        case Retry(at, error, charged, repair):
+            assert (repair, charged) == (found, True)
+            assert found.answer is not None
+            assert job.repairs > 0
+            assert job.charged + 1 < job.max_attempts
+            assert NOW <= at < NOW + timedelta(seconds=1)
+            assert job.deadline is None or at < job.deadline
+        case Fail(error, retriable):
+            assert retriable
+            spent = job.repairs <= 0 or found.answer is None or job.charged + 1 == job.max_attempts
+            assert spent or (job.deadline is not None and job.deadline < NOW + timedelta(seconds=1))
+        case other:
+            raise AssertionError(other)
+    assert (error.kind, INVALID in error.message) == (ErrorKind.INVALID_OUTPUT, True)
 
 
 @given(states, rngs)

@@ -20,11 +20,12 @@ from shared import ids, queue
 from shared.commit import commit
 from shared.db import batches, claims, jobs, leases
 from shared.db import engine as db
+from shared.db.batches import NewBatch
 from shared.db.claims import Claim
 from shared.db.jobs import NewJob
 from shared.db.transitions import ended_queued
 from shared.errors import ErrorKind, ProviderError
-from shared.lifecycle import Complete, Fail, Outcome, Release, Retry, Stop, after_attempt
+from shared.lifecycle import Complete, Fail, Invalid, Outcome, Release, Retry, Stop, after_attempt
 from shared.lifecycle import JobState as State
 from shared.providers import Completion, Usage
 from shared.queue import Queue
@@ -32,6 +33,8 @@ from workers.finish import transition
 from workers.maintain import Maintenance
 
 TENANT = "default"
+# The answer that was to be repaired, of a job that did not complete after all, is shown to nobody.
+_RESULTS = "SELECT job_id FROM results JOIN jobs ON jobs.id = job_id WHERE jobs.status = 'completed'"
 MOST_ATTEMPTS = 4
 STEPS = 250
 TERMINAL = {"completed", "failed", "cancelled", "expired"}
@@ -51,6 +54,7 @@ OUTCOMES: list[Outcome] = [
     ProviderError(ErrorKind.SERVER_ERROR, "oops"),
     ProviderError(ErrorKind.SERVER_ERROR, "oops"),
     ProviderError(ErrorKind.INVALID_REQUEST, "no"),
+    Invalid(Completion(b'{"a": 2}', Usage(input=3, output=2), "m"), "it does not fit", "2"),
     Stop.SHUTDOWN,
     Stop.CANCEL_ASKED,
     Stop.DEADLINE,
@@ -108,7 +112,7 @@ class Walk:
         async with db.transaction(self.engine) as connection:
             if batch is not None:
                 await batches.insert(
-                    connection, batch, TENANT, endpoint=new[0].url, completion_window=None, total=len(new), metadata={}
+                    connection, NewBatch(id=batch, tenant_id=TENANT, endpoint=new[0].url, total=len(new))
                 )
                 self.batches.add(batch)
             for _ in range(2):  # repeated after a lost connection
@@ -144,7 +148,8 @@ class Walk:
         for one in chosen:
             job, outcome = self.known[one.id], self.rng.choice(OUTCOMES)
             now = datetime.now(UTC)
-            verdict = after_attempt(State(one.charged, MOST_ATTEMPTS, one.deadline), outcome, now, self.rng)
+            state = State(one.charged, MOST_ATTEMPTS, one.deadline, repairs=1 - one.repairs)
+            verdict = after_attempt(state, outcome, now, self.rng)
             if isinstance(verdict, Retry):
                 verdict = replace(verdict, at=now)
             usage = outcome.usage if isinstance(outcome, Completion) else None
@@ -243,7 +248,7 @@ class Walk:
             rows = (await connection.execute(text("SELECT * FROM jobs"))).all()
             sums = (await connection.execute(text("SELECT * FROM batches"))).all()
             events = (await connection.execute(text("SELECT job_id, type FROM deliveries"))).all()
-            held = set((await connection.execute(text("SELECT job_id FROM results"))).scalars())
+            held = set((await connection.execute(text(_RESULTS))).scalars())
             booked = (await connection.execute(text("SELECT job_id, number, status, input_tokens FROM attempts"))).all()
         assert {row.id for row in rows} == self.known.keys()
         for row in rows:

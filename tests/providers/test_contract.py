@@ -16,7 +16,7 @@ from shared.providers import Call, Completion, HttpResponse, Usage, adapter, kin
 from shared.providers._vendors import VENDORS
 from tests.providers import golden
 
-ROUTES = frozenset({"/v1/chat/completions", "/v1/embeddings", "/v1/responses"})
+ROUTES = frozenset({"/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"})
 PARAMETERS = {
     "faults": ["call"],
     "request": ["call", "deployment", "key"],

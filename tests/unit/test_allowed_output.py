@@ -6,7 +6,7 @@ import pytest
 
 from shared.schemas import allowed_output
 
-CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
         (RESPONSES, {"max_output_tokens": 5}, 5),
         (RESPONSES, {"max_tokens": 5}, 0),
         (RESPONSES, {}, 0),
+        (MESSAGES, {"max_tokens": 5, "max_completion_tokens": 7}, 5),
     ],
 )
 def test_only_what_is_read_counts(url: str, body: dict[str, Any], tokens: int) -> None:

@@ -1,7 +1,9 @@
 """A submitted file's lines: the three forms, the faults, the chunks."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -119,6 +121,13 @@ def test_a_chunk_ends_where_its_bytes_would_be_too_many(tmp_path: Path, monkeypa
     assert [chunk.lines for chunk in survey(file, Defaults("m")).chunks] == [1, 2, 1]
 
 
+def test_what_the_options_add_to_each_line_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 100)
+    file = write(tmp_path / "f.jsonl", {"prompt": "x"}, {"prompt": "y"})
+    assert len(survey(file, Defaults("m")).chunks) == 1
+    assert len(survey(file, Defaults("m", schema={"name": "x" * 50})).chunks) == 2
+
+
 def test_the_digest_names_content_and_options(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {"prompt": "x"})
     same = write(tmp_path / "b.jsonl", {"prompt": "x"})
@@ -127,7 +136,14 @@ def test_the_digest_names_content_and_options(tmp_path: Path) -> None:
     assert survey(same, Defaults("m")).digest == digest
     assert survey(moved, Defaults("m")).digest != digest
     assert survey(file, Defaults("n")).digest != digest
-    assert survey(file, Defaults("m", "bulk")).digest != digest
+    others: list[dict[str, Any]] = [
+        {"priority": "bulk"},
+        {"max_tokens": 5},
+        {"schema": {"name": "a"}},
+        {"max_cost": Decimal(1)},
+    ]
+    for other in others:
+        assert survey(file, Defaults("m", **other)).digest != digest
 
 
 def test_a_last_line_without_a_line_break_counts(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from shared.cli.output import clean, moment
+from shared.cli.output import brief, clean, moment
 from shared.cli.progress import Progress, Tally, duration, money, rate, usd
 
 
@@ -77,6 +77,14 @@ def test_a_terminal_gets_a_line_in_place() -> None:
 
 def test_text_from_outside_cannot_drive_a_terminal() -> None:
     assert clean("a\x1b[2Jb\rc\n\td\x9b") == "a[2Jbc\n\td"
+
+
+def test_a_message_that_names_every_line_is_cut_in_its_middle() -> None:
+    assert brief("short") == "short"
+    assert brief("a" * 800) == "a" * 800
+    cut = brief("the beginning" + "x" * 5000 + "the end")
+    assert len(cut) == 800
+    assert (cut.startswith("the beginning"), " … " in cut, cut.endswith("the end")) == (True, True, True)
 
 
 def test_moments_are_to_the_second_in_utc() -> None:

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from shared.cli.client import CliError
-from shared.cli.resume import Part, State, append, load, opened, save, state_path
+from shared.cli.results import append
+from shared.cli.resume import Part, State, load, opened, save, state_path
 
 
 def lines(*names: str) -> list[dict[str, object]]:

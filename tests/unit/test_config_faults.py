@@ -69,7 +69,10 @@ limits: {}
         "sluice.yaml:19: webhooks.allow_http: is there twice",
         "sluice.yaml:20: webhooks.allow_private_networks[0]: has bits set behind its prefix; did you mean 10.0.0.0/8?",
         "sluice.yaml:20: webhooks.allow_private_networks[1]: must be a network such as 10.0.0.0/8 or fd00::/8",
-        "sluice.yaml:21: limits: is not a key here; there are: providers, models, webhooks, tenants, usage, alerts",
+        (
+            "sluice.yaml:21: limits: is not a key here; there are: providers, models, webhooks, tenants, usage, "
+            "alerts, structured_output, files"
+        ),
     ]
 
 
@@ -283,6 +286,7 @@ def test_a_file_is_bounded(tmp_path: Path, text: str, fault: str) -> None:
         "providers: {o: {kind: openai}}\nmodels: {m: {targets: [o/a], fallbacks: ['${SECRET}', '${SECRET}']}}",
         "providers: {o: {kind: openai}}\nmodels: {m: {strategy: '${SECRET}', targets: [{canary: '${SECRET}'}]}}",
         "providers: {o: {kind: openai}}\nwebhooks: {allow_http: '${SECRET}', allow_private_networks: ['${SECRET}']}",
+        "providers: {o: {kind: openai}}\nfiles: {endpoint_url: '${SECRET}', bucket: '/${SECRET}'}",
     ],
 )
 def test_no_value_is_in_an_error(tmp_path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The summarizing example's pure parts: titles, parts of long documents, a document's way through the rounds."""
+"""The examples' pure parts: titles, parts of long documents, a document's way through the rounds, a book's plan."""
 
 import sys
 from decimal import Decimal
@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
+import book
 import corpus
 import summarize
 
@@ -90,3 +91,33 @@ def test_an_unknown_price_makes_the_document_s_cost_unknown() -> None:
 
 def test_an_empty_document_is_not_sent() -> None:
     assert summarize.first(corpus.Document("d", "D", " \n"), WISH).fault == "it is empty"
+
+
+@pytest.mark.parametrize(
+    ("parts", "levels"), [(1, [1]), (2, [2, 1]), (20, [20, 1]), (21, [21, 2, 1]), (401, [401, 21, 2, 1])]
+)
+def test_a_book_s_plan_puts_every_part_into_the_whole_once(parts: int, levels: list[int]) -> None:
+    lines = {one["custom_id"]: one for one in book.plan([f"text {number}" for number in range(parts)], WISH)}
+    at, found = [book.WHOLE], []
+    while at:
+        found.append(len(at))
+        for name in at:
+            body = str(lines[name]["body"])
+            assert all(f"{{{{jobs.{one}.output}}}}" in body for one in lines[name].get("depends_on", []))
+        at = [one for name in at for one in lines[name].get("depends_on", [])]
+    assert found == levels[::-1]
+    assert len(lines) == sum(levels)
+
+
+def test_events_are_read_whole_and_what_is_only_said_to_stay_alive_is_left_out() -> None:
+    stream = [
+        b": still working\n",
+        b"\n",
+        b"event: result\n",
+        b"id: 7\n",
+        b'data: {"a": "\\n: b"}\n',
+        b"\n",
+        b"event: batch.progress\n",
+        b"data: {}\n",
+    ]
+    assert list(book.events(stream)) == [("result", "7", {"a": "\n: b"})]

@@ -32,6 +32,11 @@ def test_an_instance_fits_its_schema() -> None:
         ({"const": 7}, 7),
         ({"type": ["string", "null"]}, "said"),
         ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [1, 1]),
+        ({"type": "string", "maxLength": 2}, "sa"),
+        ({"type": "string", "minLength": 6}, "said.."),
+        ({"type": "number", "minimum": 3, "maximum": 4}, 3),
+        ({"type": "integer", "exclusiveMinimum": 5}, 6),
+        ({"type": "integer", "maximum": -1}, -1),
         ({"$ref": "#/nowhere"}, None),
         ({"$ref": "#"}, None),  # without end
         (5, None),

@@ -1,5 +1,6 @@
 """The lines of a stream: the same however it is cut, and never more of it held than a line may be long."""
 
+import itertools
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable
 
@@ -73,7 +74,7 @@ def plainly(text: bytes, most: int) -> list[tuple[int, bytes | None]]:
 async def test_any_cut_gives_the_same_lines(tokens: list[bytes], cuts: list[int], most: int) -> None:
     text = b"".join(tokens)
     ends = [0, *sorted(cuts), len(text)]
-    pieces = [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    pieces = [text[start:end] for start, end in itertools.pairwise(ends)]
     assert await read(*pieces, most=most) == plainly(b"".join(pieces), most)
 
 

@@ -2,7 +2,7 @@
 
 import random
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ MATRIX = {
     "timeout": ("here", "here", "general", "general"),
     "connection": ("here", "here", "general", "general"),
     "invalid_response": ("here", "here", "here", "general"),
+    "invalid_output": ("here", "here", "here", "here"),
     "invalid_request": ("fail", "fail", "fail", "fail"),
     "unsupported_parameter": ("fail", "fail", "general", "general"),
     "context_too_long": ("fail", "fail", "context", "context"),
@@ -37,6 +38,7 @@ MATRIX = {
     "insufficient_quota": ("fail", "fail", "fail", "fail"),
     "max_cost_exceeded": ("fail", "fail", "fail", "fail"),
     "unpriced_model": ("fail", "fail", "fail", "fail"),
+    "dependency_failed": ("fail", "fail", "fail", "fail"),
     "lease_lost": ("here", "here", "here", "here"),
     "internal": ("here", "here", "here", "here"),
 }
@@ -54,7 +56,7 @@ def shown(verdict: Verdict) -> str:
             assert target not in (*route.general, *route.context, *route.content)
             return target.model
         case Retry(at):
-            return "key" if at == NOW else "here"
+            return "key" if at - NOW <= timedelta(milliseconds=100) else "here"
         case Fail():
             return "fail"
     raise AssertionError(verdict)

@@ -70,7 +70,7 @@ def test_text() -> None:
         "reasoning": {"effort": None, "summary": None},
         "safety_identifier": None,
         "service_tier": None,
-        "store": False,
+        "store": True,
         "temperature": None,
         "text": {"format": {"type": "text"}},
         "tool_choice": "auto",

@@ -81,7 +81,6 @@ def test_parameters_of_the_same_name_and_unknown_ones_pass() -> None:
         "prompt_cache_key": "k",
         "service_tier": "flex",
         "metadata": {"a": "b"},
-        "store": False,
         "stream": False,
         "seed": 7,
         "stop": ["x"],
@@ -97,14 +96,15 @@ def test_parameters_of_the_same_name_and_unknown_ones_pass() -> None:
 
 def test_what_means_nothing_here_is_left_out() -> None:
     assert chat(
-        background=False,
+        background=True,
+        store=True,
         truncation="disabled",
         max_tool_calls=3,
         stream_options={"include_obfuscation": False},
         parallel_tool_calls=False,
         tool_choice="auto",
         tools=[],
-        previous_response_id=None,
+        previous_response_id="resp_1",
         text={"format": {"type": "text"}},
         include=[],
         top_logprobs=0,
@@ -290,9 +290,7 @@ def test_tools_that_are_no_functions(kind: str) -> None:
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        ({"previous_response_id": "resp_1"}, lacking("body.previous_response_id")),
         ({"conversation": "conv_1"}, lacking("body.conversation")),
-        ({"background": True}, lacking("body.background")),
         ({"prompt": {"id": "pmpt_1"}}, lacking("body.prompt")),
         ({"truncation": "auto"}, lacking("body.truncation")),
         ({"context_management": [{"type": "compaction"}]}, lacking("body.context_management")),

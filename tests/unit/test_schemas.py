@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.schemas import BatchRequest, JobRequest, Priority, body_faults, faults_of, null_characters
+from shared.batch_request import BatchRequest
+from shared.schemas import JobRequest, Priority, body_faults, faults_of, null_characters
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 json_values = st.recursive(
@@ -117,7 +118,10 @@ def test_a_job_may_not_begin_after_its_deadline() -> None:
         ),
         ("/v1/chat/completions", BODY | {"stream": True}, []),
         ("/v1/responses", {"model": "m", "input": "hi"}, []),
-        ("/v1/responses", {"model": "m", "background": True}, ["body.input", "body.background"]),
+        ("/v1/responses", {"model": "m", "background": 1}, ["body.input", "body.background"]),
+        ("/v1/responses", {"model": "m", "input": "hi", "background": True, "previous_response_id": "resp_1"}, []),
+        ("/v1/responses", {"model": "m", "input": "hi", "background": True, "store": False}, ["body.store"]),
+        ("/v1/responses", {"model": "m", "input": "hi", "previous_response_id": 1}, ["body.previous_response_id"]),
         ("/v1/chat/completions", BODY | {"model": "m" * 256}, []),
         ("/v1/chat/completions", BODY | {"model": "m" * 257}, ["body.model"]),
         ("/v1/embeddings", {"model": "m"}, ["body.input"]),

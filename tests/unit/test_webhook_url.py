@@ -2,7 +2,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from shared.webhook_url import LONGEST, address_allowed, fault
+from shared.webhook_url import LONGEST, address_allowed, fault, host_allowed, host_pattern
 
 PUBLIC = ["8.8.8.8", "93.184.215.14", "2606:4700::1111", "2a00:1450:4001::200e"]
 PRIVATE = [
@@ -18,6 +18,16 @@ INSIDE = {
     "10.0.0.1": ["::a00:1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "2001:0:808:808:0:0:f5ff:fffe"],
     "100.64.0.1": ["::ffff:100.64.0.1", "64:ff9b::6440:1", "2002:6440:1::1"],
 }
+# Hosts that are this machine or a private network, in every spelling that some resolver or parser takes.
+SPELLED = [
+    "127.0.0.1", "127.0.0.1.", "2130706433", "2130706433.", "0177.0.0.1", "0x7f.0.0.1", "0x7f000001", "0X7F000001",
+    "127.1", "127.0.1", "017700000001", "0x7f.1", "0", "0.0.0.0", "255.255.255.255", "10.0.0.1", "172.16.0.1",
+    "192.168.1.1", "169.254.169.254", "2852039166", "0xa9fea9fe", "100.64.0.1", "224.0.0.1", "240.0.0.1", "192.88.99.1",
+    "198.18.0.1", "\uff11\uff12\uff17.\uff10.\uff10.\uff11", "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1",
+    "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:169.254.169.254]",
+    "[::127.0.0.1]", "[2002:7f00:1::1]", "[64:ff9b::7f00:1]", "[64:ff9b::a9fe:a9fe]", "[2001:0:808:808:0:0:80ff:fffe]",
+    "[fd00::1]", "[fc00::1]", "[fe80::1]", "[fec0::1]", "[ff02::1]", "[fd00:ec2::254]",
+]  # fmt: skip
 TRANSLATED = ["::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 
 
@@ -113,3 +123,52 @@ def test_a_private_literal_in_an_allowed_network() -> None:
     allowed = [ip_network("10.0.0.0/8")]
     assert fault("https://10.1.2.3/", allow_http=False, allowed=allowed) is None
     assert fault("https://192.168.0.1/", allow_http=False, allowed=allowed) == "is an address on a private network"
+
+
+@pytest.mark.parametrize("host", SPELLED)
+def test_no_spelling_of_a_private_address_is_a_host(host: str) -> None:
+    wrong = fault(f"https://{host}:8443/hook", allow_http=False)
+    assert wrong in ("is an address on a private network", "has a number for a host")
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8.", "[2606:4700::1111]", "127.0.0.1.example", "0x7f.example", "1e100.net"])
+def test_what_only_looks_like_one_is(host: str) -> None:
+    assert fault(f"https://{host}/", allow_http=False) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("hooks.example.com", True),
+        ("HOOKS.Example.com.", True),
+        ("hooks.example.com:8443", True),
+        ("a.inner.example", True),
+        ("a.b.inner.example", True),
+        ("xn--strae-oqa.example", True),
+        ("8.8.8.8", True),
+        ("inner.example", False),
+        ("evil-inner.example", False),
+        ("evilhooks.example.com", False),
+        ("hooks.example.com.evil.example", False),
+        ("example.com", False),
+        ("stra\u00dfe.example", False),  # strasse to some, xn--strae-oqa to others
+        ("xn--strae-oqa.inner.exampl\u00e9", False),
+        ("evil.example%2f.inner.example", False),
+        ("[2606:4700::1111]", False),
+    ],
+)
+def test_the_hosts_that_a_tenant_sends_to(host: str, allowed: bool) -> None:
+    given = ("Hooks.example.com.", "*.inner.example", "xn--strae-oqa.example", "strasse.example", "8.8.8.8")
+    patterns = [host_pattern(one) for one in given]
+    assert host_allowed(f"https://{host}/x", patterns) is allowed
+    assert host_allowed(f"https://{host}/x", None)
+    assert not host_allowed(f"https://{host}/x", [])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["", "*", "*.", ".", "a..b", "*.*.a", "a.*", "https://a", "a/b", "a:1", "a b", "-a", "a" * 64, "a\n", "b\u00fc"],
+)
+def test_what_is_no_host(pattern: str) -> None:
+    with pytest.raises(ValueError, match="name of a host"):
+        host_pattern(pattern)

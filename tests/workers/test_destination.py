@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from shared.webhook_url import Network
+from tests.unit.test_webhook_url import INSIDE, PRIVATE, SPELLED
 from workers import destination
 
 ONE: list[Network] = [ip_network("127.0.0.1/32")]
@@ -82,12 +83,16 @@ class Names(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         return [
-            {"hostname": host, "host": address, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}
+            {"hostname": host, "host": address, "port": port, "family": _family(address), "proto": 0, "flags": 0}
             for address in self._answers.pop(0)
         ]
 
     async def close(self) -> None:
         pass
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +151,7 @@ async def test_a_name_is_reached_on_the_allowed_one_of_its_addresses(receiver: R
 async def test_a_name_that_resolves_to_another_address_the_second_time(receiver: Receiver) -> None:
     async with resolving(ONE, ["127.0.0.1"], ["127.0.0.2"]) as client:
         url = f"http://receiver.example:{receiver.port}/"
-        async with client.post(url) as response:
+        async with client.post(url, headers={"connection": "close"}) as response:
             assert response.status == 200
         with pytest.raises(aiohttp.ClientConnectorError):
             await client.post(url)
@@ -156,3 +161,23 @@ async def test_a_name_that_resolves_to_another_address_the_second_time(receiver:
 async def test_a_redirect_is_an_answer(receiver: Receiver) -> None:
     assert await post(f"http://127.0.0.1:{receiver.port}/redirect", ONE) == 302
     assert receiver.paths == ["/redirect"]
+
+
+@pytest.mark.parametrize("host", SPELLED)
+async def test_no_spelling_of_a_private_address_is_connected_to(receiver: Receiver, host: str) -> None:
+    with pytest.raises((aiohttp.ClientError, ValueError)):
+        await post(f"http://{host}:{receiver.port}/", [])
+    assert receiver.reached == []
+
+
+@pytest.mark.parametrize("address", [*PRIVATE[1:], *INSIDE["10.0.0.1"], *INSIDE["100.64.0.1"]])
+async def test_a_name_that_turns_into_a_private_address_is_not_followed_there(receiver: Receiver, address: str) -> None:
+    """What a server of names does that gives a good address when it is asked first, and another afterwards."""
+    async with resolving(ONE, ["127.0.0.1"], [address]) as client:
+        url = f"http://rebinding.example:{receiver.port}/"
+        async with client.post(url, headers={"connection": "close"}) as response:
+            assert response.status == 200
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await client.post(url)
+    assert isinstance(caught.value.os_error, destination.Forbidden)
+    assert receiver.reached == ["127.0.0.1"]

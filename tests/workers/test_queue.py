@@ -200,7 +200,7 @@ async def test_lanes_of_another_provider_are_not_touched(line: Queue) -> None:
 async def test_wake_lists_stay_short_and_end_a_wait(line: Queue) -> None:
     for _ in range(40):
         await line.enqueue(entries(1))
-        await line.wake_deliveries()
+        await line.wake(queue.DELIVER_WAKE)
     for key in (P + "wake", queue.DELIVER_WAKE):
         assert await line.redis.llen(key) == 16
         before = await now_ms(line)

@@ -60,11 +60,13 @@ ALTER TABLE batches
     ADD COLUMN submitter jsonb,
     ADD COLUMN expires_at timestamptz,
     ADD COLUMN in_progress_at timestamptz,
-    ADD COLUMN validating_until timestamptz
+    ADD COLUMN validating_until timestamptz,
+    ADD COLUMN validations integer NOT NULL DEFAULT 0,
+    ADD COLUMN deleted_at timestamptz
 """
 
 # What `waits_for` says: so many jobs of its batch have to end before; 0: none any more, it is to be let go;
-# -1: it was let go, and its body is filled in from their answers when it is claimed.
+# -1: it was let go, and its body has their answers, which `template` had not.
 JOBS = "ALTER TABLE jobs ADD COLUMN waits_for integer, ADD COLUMN repairs smallint NOT NULL DEFAULT 0"
 
 STATEMENTS = (
@@ -72,8 +74,10 @@ STATEMENTS = (
     BATCHES,
     "UPDATE batches SET in_progress_at = created_at",
     "CREATE INDEX batches_validating ON batches (validating_until) WHERE status = 'validating'",
+    "CREATE INDEX batches_cancelling ON batches (cancelling_at) WHERE status = 'cancelling'",
     JOBS,
-    "CREATE INDEX jobs_ready ON jobs (id) WHERE waits_for = 0",
+    "ALTER TABLE payloads ADD COLUMN template bytea",
+    "CREATE INDEX jobs_ready ON jobs (id) WHERE waits_for = 0 AND status = 'queued'",
     "ALTER TABLE deliveries ALTER COLUMN job_id DROP NOT NULL, ADD COLUMN batch_id uuid",
     "ALTER TABLE deliveries ADD CONSTRAINT of_a_job_or_a_batch CHECK ((job_id IS NULL) <> (batch_id IS NULL))",
 )
@@ -90,10 +94,11 @@ def downgrade() -> None:
     """Drop them again."""
     op.execute("DELETE FROM deliveries WHERE job_id IS NULL")
     op.execute("ALTER TABLE deliveries DROP COLUMN batch_id, ALTER COLUMN job_id SET NOT NULL")
+    op.execute("ALTER TABLE payloads DROP COLUMN template")
     op.execute("ALTER TABLE jobs DROP COLUMN waits_for, DROP COLUMN repairs")
     for name in (
         "input_file_id", "output_file_id", "error_file_id", "defaults", "errors", "webhook", "submitter", "expires_at",
-        "in_progress_at", "validating_until",
+        "in_progress_at", "validating_until", "validations", "deleted_at",
     ):  # fmt: skip
         op.execute(f"ALTER TABLE batches DROP COLUMN {name}")
     for table in ("dependencies", "file_parts", "files"):

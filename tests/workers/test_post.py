@@ -1,0 +1,178 @@
+"""Receivers that do what they like: each costs its own time-out and no more, and what it says is told in words."""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_network
+
+import pytest
+
+from workers import destination
+from workers.post import EXCERPT_BYTES, MOST_ANSWER_BYTES, Answer, post
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+ENDLESS = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[str]:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
+            await serve(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+
+
+async def request(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    await reader.readexactly(size)
+
+
+def saying(answer: bytes) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(answer)
+        await writer.drain()
+        await reader.read()
+
+    return serve
+
+
+async def sent(url: str, *, times: int = 1, timeout: float = 5.0) -> Answer:
+    async with destination.session([ip_network("127.0.0.0/8")], limit=5) as client:
+        for _ in range(times):
+            answer = await post(client, url, b'{"a":1}', {}, timeout=timeout)
+        return answer
+
+
+async def test_what_it_said_is_kept_as_text_that_can_be_shown() -> None:
+    body = b"no \x1b[31mway\x00 \xff" + b"x" * 2_000
+    answer = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    async with serving(saying(answer)) as url:
+        found = await sent(url)
+    assert (found.status, found.good, found.asked, found.error) == (503, False, 7.0, None)
+    assert found.excerpt is not None
+    assert found.excerpt.startswith("no \ufffd[31mway\ufffd \ufffdxxx")
+    assert len(found.excerpt) == EXCERPT_BYTES
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nx: "])
+async def test_one_that_hangs_costs_its_time_out(answer: bytes) -> None:
+    begun = time.monotonic()
+    async with serving(saying(answer)) as url:
+        found = await sent(url, timeout=0.2)
+    assert (found.status, found.error) == (None, "no answer within 0.2 s")
+    assert 0.2 <= time.monotonic() - begun < 2
+
+
+async def test_one_that_drips_its_headers_is_not_waited_for() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        for byte in ENDLESS * 100:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with serving(serve) as url:
+        assert (await sent(url, timeout=0.3)).status is None
+
+
+async def test_a_status_counts_however_slow_or_long_the_body_is() -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(HEAD % 60)
+        for _ in range(60):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(1)
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(ENDLESS)
+        while True:
+            writer.write(b"y" * 65_536)
+            flooded.append(65_536)
+            await writer.drain()
+
+    flooded: list[int] = []
+    for serve, said in ((drip, "x"), (flood, "y" * EXCERPT_BYTES)):
+        begun = time.monotonic()
+        async with serving(serve) as url:
+            found = await sent(url)
+        assert found.good
+        assert (found.excerpt or "").startswith(said)
+        assert time.monotonic() - begun < 3
+    assert sum(flooded) < 100 * MOST_ANSWER_BYTES
+
+
+async def test_a_connection_is_kept_and_one_that_was_closed_meanwhile_is_no_failure() -> None:
+    connections = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        for _ in range(2):
+            await request(reader)
+            writer.write(HEAD % 0)
+        if len(connections) == 1:
+            await request(reader)  # the third on it gets no answer
+
+    async with serving(serve) as url:
+        assert (await sent(url, times=2)).good
+        assert len(connections) == 1
+        connections.clear()
+        assert (await sent(url, times=3)).good
+        assert len(connections) == 2
+
+
+async def no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 this is not TLS\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("serve", "scheme", "words"),
+    [
+        (saying(b"nonsense\r\n\r\n"), "http", "Bad"),
+        (no_tls, "https", "SSL"),
+    ],
+)
+async def test_what_is_broken_is_an_error_in_words(serve: Serve, scheme: str, words: str) -> None:
+    async with serving(serve) as url:
+        found = await sent(url.replace("http", scheme), timeout=5)
+    assert found.status is None
+    assert found.error is not None
+    assert words in found.error
+    assert found.error.isprintable()
+
+
+async def test_nobody_there_is_an_error_in_words() -> None:
+    async with serving(saying(b"")) as url:
+        pass
+    found = await sent(url)
+    assert found.error is not None
+    assert "Cannot connect" in found.error
+
+
+async def test_a_redirect_is_an_answer_and_cookies_are_forgotten() -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            await reader.readexactly(7)
+            moved = b"HTTP/1.1 307 Moved\r\nlocation: /else\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n"
+            writer.write(moved)
+
+    async with serving(serve) as url:
+        found = await sent(url, times=2)
+    assert (found.status, found.good) == (307, False)
+    assert all(head.startswith(b"POST / ") and b"cookie" not in head.lower() for head in heads)
