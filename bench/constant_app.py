@@ -5,6 +5,7 @@ import sys
 import uvloop
 from aiohttp import web
 
+from gateway_api.access import BOOTSTRAP
 from gateway_api.auth import Callers
 from gateway_api.middleware import guard
 from gateway_api.routes import ROUTES
@@ -24,7 +25,9 @@ async def constant(request: web.Request) -> web.Response:
 def main(port: int) -> None:
     uvloop.install()
     unused = db.create("postgresql://unused", pool_size=1, name="constant"), Queue(queue.connect("redis://unused"))
-    app = web.Application(middlewares=[guard(Callers(ADMIN_KEY, *unused))])
+    callers = Callers(ADMIN_KEY, *unused)
+    callers._tenants.put("", BOOTSTRAP)  # what it would look up once
+    app = web.Application(middlewares=[guard(callers)])
     app.add_routes([web.post("/v1/jobs", constant)])
     app.add_routes([route for route in ROUTES if (route.method, route.path) != ("POST", "/v1/jobs")])
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)

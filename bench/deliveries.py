@@ -1,4 +1,4 @@
-"""Webhooks: deliveries/s of one process, from a job's end to its event's receipt, receivers that hang, a deep outbox."""
+"""Webhooks: deliveries/s of one process, from a job's end to its receipt, receivers that hang, a deep outbox."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,12 @@ from sqlalchemy import text
 
 from bench.figures import Figure, quantile
 from bench.stack import stack
-from shared import ids
+from shared import ids, queue
 from shared.db import deliveries, migrate
 from shared.db import engine as db
 from shared.db.deliveries import Room
-from tests.gateway import Gateway
+from shared.queue import DELIVER_WAKE, Queue
+from tests.gateway import Gateway, until
 
 EVENTS = 20_000
 JOBS = 200
@@ -31,7 +32,8 @@ ROUNDS = 30
 
 _JOBS = """
 WITH made AS (
-    INSERT INTO jobs (id, tenant_id, url, model, provider, upstream_model, priority, status, run_at, finished_at, metadata)
+    INSERT INTO jobs (id, tenant_id, url, model, provider, upstream_model, priority, status, run_at, finished_at,
+        metadata)
     SELECT new_id(), 'default', '/v1/chat/completions', 'm', 'p', 'm', 'standard', 'completed', now(), now(), '{}'
     FROM generate_series(1, 1000) RETURNING id
 ) INSERT INTO results (job_id, body) SELECT id, '{"choices":[]}' FROM made
@@ -148,8 +150,7 @@ async def _latency(gateway: Gateway, target: Target) -> Figure:
         await asyncio.sleep(0.05)
     for id_ in made:
         ended.append(datetime.fromisoformat((await gateway.ended(id_))["finished_at"]))
-    while await target.count() < before + JOBS:
-        await asyncio.sleep(0.05)
+    await until(target.count, lambda count: count >= before + JOBS)
     _, listed, _ = await gateway.ask("GET", "/v1/webhook_deliveries?limit=100")
     finished = {one["event_id"]: one["job_id"] for one in listed["data"]}
     when = dict(zip(made, ended, strict=True))
@@ -157,7 +158,9 @@ async def _latency(gateway: Gateway, target: Target) -> Figure:
         1000 * (at - when[finished[event]].timestamp()) for event, at in await target.came(before) if event in finished
     ]
     p50, p99 = quantile(waits, 0.5), quantile(waits, 0.99)
-    return Figure(f"from a job's end to its receipt p50 {p50:.1f} ms, p99 {p99:.1f} ms (≤ 50) of {len(waits)}", p99 <= 50)
+    return Figure(
+        f"from a job's end to its receipt p50 {p50:.1f} ms, p99 {p99:.1f} ms (≤ 50) of {len(waits)}", p99 <= 50
+    )
 
 
 async def _hanging(gateway: Gateway, connection: asyncpg.Connection, target: Target) -> Figure:
@@ -170,35 +173,24 @@ async def _hanging(gateway: Gateway, connection: asyncpg.Connection, target: Tar
     await gateway.start("deliver")
     await asyncio.sleep(3)
     before, made = await target.count(), {}
+    redis = queue.connect(gateway.env["SLUICE_REDIS_URL"])
+    line_ = Queue(redis)
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         at = time.time()
         for row in await connection.fetch(_EVENTS, 10, "%/ok/other-%"):
             made[ids.show("evt", row["event_id"])] = at
-        with contextlib.suppress(OSError):
-            await gateway.ask("GET", "/healthz")
-        await _wake(gateway)
+        await line_.wake(DELIVER_WAKE)
         await asyncio.sleep(0.1)
-    while await target.count() < before + len(made):
-        await asyncio.sleep(0.05)
+    await until(target.count, lambda count: count >= before + len(made))
+    await redis.aclose(close_connection_pool=True)
     waits = [1000 * (at - made[event]) for event, at in await target.came(before) if event in made]
     p50, p99 = quantile(waits, 0.5), quantile(waits, 0.99)
     return Figure(
-        f"{HANG} of {HANG + OTHERS} endpoints hang, {HANG * BACKLOG:,} events behind them: the others' p50 {p50:.1f} ms, "
-        f"p99 {p99:.1f} ms (< 200) of {len(waits)}",
+        f"{HANG} of {HANG + OTHERS} endpoints hang, {HANG * BACKLOG:,} events behind them: the others' "
+        f"p50 {p50:.1f} ms, p99 {p99:.1f} ms (< 200) of {len(waits)}",
         p99 < 200,
     )
-
-
-async def _wake(gateway: Gateway) -> None:
-    from shared import queue
-    from shared.queue import DELIVER_WAKE, Queue
-
-    redis = queue.connect(gateway.env["SLUICE_REDIS_URL"])
-    try:
-        await Queue(redis).wake(DELIVER_WAKE)
-    finally:
-        await redis.aclose(close_connection_pool=True)
 
 
 async def _depth(database_url: str, connection: asyncpg.Connection) -> list[Figure]:
@@ -215,9 +207,13 @@ async def _depth(database_url: str, connection: asyncpg.Connection) -> list[Figu
     finally:
         await engine.dispose()
     ratio = took[MANY][0] / took[FEW][0]
-    shown = f"{took[FEW][0]:.1f} → {took[MANY][0]:.1f} ms; every lane looked at {took[FEW][1]:.0f} → {took[MANY][1]:.0f} ms"
+    shown = (
+        f"{took[FEW][0]:.1f} → {took[MANY][0]:.1f} ms; every lane looked at {took[FEW][1]:.0f} → {took[MANY][1]:.0f} ms"
+    )
     return [
-        Figure(f"a look and a claim with {MANY:,} pending {ratio:.2f} × that with {FEW:,} (≤ 1.5): {shown}", ratio <= 1.5),
+        Figure(
+            f"a look and a claim with {MANY:,} pending {ratio:.2f} x that with {FEW:,} (≤ 1.5): {shown}", ratio <= 1.5
+        ),
         Figure(f"no table is read whole: {', '.join(sorted(plan))}", not any("Seq Scan" in one for one in plan)),
     ]
 

@@ -13,7 +13,7 @@ from shared.db import batches as stored
 from shared.db import engine as db
 
 PAGE = 200
-LOOK_SECONDS = 0.5
+LOOK_SECONDS, MOST_SECONDS = 0.5, 2.0
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -30,7 +30,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     state, tenant, id_ = request.app[STATE], request[TENANT], reading.path_id(request, "batch")
     after = batches.cursor(request.headers.get("Last-Event-ID") or "0", "Last-Event-ID")
     await batches.of(request)
-    out, told = EventStream(request), None
+    out, told, idle = EventStream(request), None, 0
     while True:
         async with db.transaction(state.engine) as connection:
             row = await stored.get(connection, tenant, id_)  # before its lines: those of an end are all there
@@ -49,5 +49,6 @@ async def events(request: web.Request) -> web.StreamResponse:
             await out.send(shown, event="batch.progress")
         elif not ended:
             await out.idle()
-        if not ended:
-            await asyncio.sleep(LOOK_SECONDS)
+        idle = 0 if ended else idle + 1
+        if idle:  # many may follow for long: who has waited for long looks less often
+            await asyncio.sleep(min(LOOK_SECONDS * idle, MOST_SECONDS))

@@ -43,8 +43,12 @@ class Lines:
         endpoint: str | None,
         strict: bool,
         expires_at: datetime | None,
+        most_bytes: int,
     ) -> None:
-        """Read for a batch that expires then; where it is `strict` no line may name another route than `endpoint`."""
+        """Read for a batch that expires then; where it is `strict` no line may name another route than `endpoint`.
+
+        The requests may have `most_bytes` together.
+        """
         self._batch = batch
         self._router = router
         self._caller = caller
@@ -58,6 +62,8 @@ class Lines:
         self._waiting: list[_Waiting] = []
         self._names: dict[str, str] = {}
         self._needs = 0
+        self._bytes = 0
+        self._most_bytes = most_bytes
 
     def read(self, line: object, at: str) -> NewJob | list[Fault]:
         """Return a line, which is called `at`, as a job, or all that is wrong with it."""
@@ -90,6 +96,10 @@ class Lines:
                 return [Fault(f"{at}.body", said, "unknown_dependency")]
             go_on = line.get("on_dependency_failure") == "continue"
             self._waiting.append(_Waiting(at, job.id, job.custom_id, needs, go_on))
+        self._bytes += len(job.body)  # with what the defaults add to each
+        if self._bytes > self._most_bytes:
+            said = f"the requests have more than {self._most_bytes:,} bytes together, with the batch's defaults"
+            return [Fault(f"{at}.body", said, "batch_too_large")]
         limits = [one for one in (job.deadline or self._deadline, self._expires_at) if one is not None]
         return replace(job, deadline=min(limits)) if limits else job
 

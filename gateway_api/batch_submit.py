@@ -109,6 +109,7 @@ async def _read(
         endpoint=asked.endpoint,
         strict=False,
         expires_at=batch.expires_at,
+        most_bytes=2 * state.settings.max_body_bytes,
     )
     new: list[NewJob] = []
     faults: list[Fault] = []

@@ -1,5 +1,6 @@
 """Batches over HTTP: submitted, looked at, listed, cancelled; their results page by page while they run."""
 
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -9,6 +10,7 @@ from gateway_api import reading
 from gateway_api.answers import as_json, page
 from gateway_api.batch_submit import submit
 from gateway_api.state import CALLER, STATE, TENANT
+from gateway_api.submit import IdempotencyKey
 from gateway_api.webhook_address import webhook_faults
 from shared import ids, public
 from shared.batch_request import BatchRequest
@@ -25,14 +27,34 @@ async def create(request: web.Request) -> web.Response:
     raw = await reading.body_bytes(request)
     key, value = reading.idempotency_key(request, raw), reading.json_object(raw)
     try:
+        row, replayed = await submit(request, _asked(request, value), key)
+    except ApiError:
+        found = await _known(request, key)  # what was accepted once may be refused now: its file is gone, it is late
+        if found is None:
+            raise
+        row, replayed = found, True
+    headers = {"Location": f"/v1/batches/{ids.show('batch', row.id)}"}
+    return as_json(public.batch(row), status=202, headers={"Idempotent-Replayed": "true"} if replayed else headers)
+
+
+def _asked(request: web.Request, value: dict[str, Any]) -> BatchRequest:
+    try:
         asked = BatchRequest.model_validate(value)
     except ValidationError as error:
         raise reading.refusal(faults_of(error)) from None
     if faults := webhook_faults(value.get("webhook"), request.app[STATE].config, request[CALLER]):
         raise reading.refusal(faults)
-    row, replayed = await submit(request, asked, key)
-    headers = {"Location": f"/v1/batches/{ids.show('batch', row.id)}"}
-    return as_json(public.batch(row), status=202, headers={"Idempotent-Replayed": "true"} if replayed else headers)
+    return asked
+
+
+async def _known(request: web.Request, key: IdempotencyKey | None) -> BatchRow | None:
+    """Return the batch that an earlier request with a key made."""
+    state, tenant = request.app[STATE], request[TENANT]
+    known = None if key is None else await state.submitter.known(tenant, key)
+    if known is None:
+        return None
+    async with db.transaction(state.engine) as connection:
+        return await batches.get(connection, tenant, known.id)
 
 
 async def retrieve(request: web.Request) -> web.Response:

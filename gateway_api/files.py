@@ -73,6 +73,8 @@ async def list_(request: web.Request) -> web.Response:
     state, tenant, query = request.app[STATE], request[TENANT], request.query
     limit = min(reading.limit(request, default=10_000, most=10_000), LARGEST_PAGE)
     after, purpose, order = query.get("after"), query.get("purpose"), query.get("order", "desc")
+    if purpose is not None and not purpose.isprintable():
+        raise ApiError(400, "purpose is none that a file has.", param="purpose")
     if order not in ("asc", "desc"):
         raise ApiError(400, "order must be asc or desc.", param="order")
     async with db.transaction(state.engine) as connection:

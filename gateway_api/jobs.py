@@ -39,25 +39,30 @@ async def create(request: web.Request) -> web.Response:
     await conversation.expand(state, request[TENANT], value)
     dropped = reading.drop_unsupported(value, state.router)
     new = reading.new_job(value, state.router, caller=request[CALLER])
-    if isinstance(new, list):
-        raise reading.refusal(new)
     seconds = reading.wait_seconds(request)
+    if isinstance(new, list):
+        known = None if key is None else await state.submitter.known(request[TENANT], key)
+        if known is None:
+            raise reading.refusal(new)
+        # What was accepted once may be refused now: its deadline has passed.
+        return await accepted(state, request[TENANT], known, seconds=seconds, dropped=dropped)
     await admission.admit(request, [new], key)
     [new] = await state.funds.cover([new], key)
-    return await accepted(state, new, await state.submitter.submit(new, key), seconds=seconds, dropped=dropped)
+    made = await state.submitter.submit(new, key)
+    return await accepted(state, request[TENANT], made, new, seconds=seconds, dropped=dropped)
 
 
 async def accepted(
-    state: State, new: NewJob, result: Accepted, *, seconds: float, dropped: Sequence[str]
+    state: State, tenant: str, result: Accepted, new: NewJob | None = None, *, seconds: float, dropped: Sequence[str]
 ) -> web.Response:
-    """Return the answer to a submit, held for up to `seconds` until the job has ended."""
+    """Return the answer to a submit, held for up to `seconds` until the job, `new` where it is, has ended."""
     headers = reading.dropped_header(dropped) | ({"Idempotent-Replayed": "true"} if result.replayed else {})
     row: JobRow | NewJob | None = new
     if seconds:
-        row = await ended(state, new.tenant_id, result.id, seconds)
+        row = await ended(state, tenant, result.id, seconds)
     elif result.replayed:
         async with db.transaction(state.engine) as connection:
-            row = await jobs.get(connection, new.tenant_id, result.id)
+            row = await jobs.get(connection, tenant, result.id)
     if row is None:
         raise no_longer_kept()
     return answer(row, headers)

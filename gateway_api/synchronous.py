@@ -25,8 +25,8 @@ from shared.errors import HANDLING, ApiError, ErrorKind
 from shared.lifecycle import Status
 from shared.messages import as_events
 from shared.queue.chunks import Piece
-from shared.responses import closes, replay
-from shared.serving import MESSAGES, RESPONSES
+from shared.responses import replay
+from shared.serving import MESSAGES, RESPONSES, closes
 
 EMBEDDINGS = "/v1/embeddings"
 _NAMED = frozenset({RESPONSES, MESSAGES})
@@ -60,7 +60,7 @@ async def run(request: web.Request, url: str, raw: bytes, body: dict[str, Any]) 
     new, accepted, dropped = await submit(request, asked, key)
     if later:
         seconds = reading.wait_seconds(request)
-        return await jobs.accepted(state, new, accepted, seconds=seconds, dropped=dropped)
+        return await jobs.accepted(state, tenant, accepted, new, seconds=seconds, dropped=dropped)
     headers = said_of(new, accepted, dropped)
     streamed = bool(body.get("stream")) and url != EMBEDDINGS
 
@@ -131,7 +131,7 @@ async def _stream(
                 await out.idle()
             case Piece(chunk=dict(chunk)) if not skipping:
                 await _send(out, url, chunk)
-                chunks, whole = chunks + 1, whole or _closes(chunk)
+                chunks, whole = chunks + 1, whole or closes(chunk)
             case Restarted() | Missing() if chunks:
                 # OpenAI's streams have no way to say that what was sent is void.
                 await _send_error(out, url, lost)
@@ -157,12 +157,6 @@ async def _stream(
             case _:
                 pass
     raise jobs.no_longer_kept()
-
-
-def _closes(chunk: dict[str, Any]) -> bool:
-    """Tell whether a chunk ends what an answer says; only its usage may follow."""
-    ended = any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
-    return ended or closes(chunk) or chunk.get("type") == "message_stop"
 
 
 async def _send(out: EventStream, url: str, chunk: dict[str, Any]) -> None:

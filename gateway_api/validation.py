@@ -1,12 +1,12 @@
 """Validating batches whose lines are in a file: each line is read and stored, and all of it commits at once.
 
 So a batch has all of its jobs or none. One that nobody reads, because its front door died, is taken over by the next
-that looks; what had been stored of it was never committed. Lines are held a chunk at a time.
+that looks; what had been stored of it was never committed.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,33 +14,26 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import orjson
 import structlog
 
 from gateway_api.access import Caller
+from gateway_api.batch_file import Read, chunks
 from gateway_api.batch_lines import Lines
 from gateway_api.funds import beyond
 from gateway_api.state import State
 from shared import ids
 from shared.cancellation import heed
-from shared.db import batches, dependencies, files, jobs
+from shared.db import batches, dependencies, jobs
 from shared.db import engine as db
 from shared.db.batches import BatchRow
 from shared.db.jobs import NewJob
 from shared.errors import ApiError, Fault, Unavailable
-from shared.lines import lines
 from shared.pricing import NANOS
 from shared.queue import DELIVER_WAKE, RedisAway
 from shared.queue.entries import Entry
-from shared.schemas import MOST_FAULTS, null_characters
-from shared.storage.parts import Missing
+from shared.schemas import MOST_FAULTS
 
 log = structlog.get_logger(__name__)
-
-CHUNK = 1_000
-CHUNK_BYTES = 4 * 2**20
-TOGETHER = 100
-"""Lines that are read in one go: nobody else is served meanwhile."""
 
 AT_ONCE = 2
 MOST_TRIES = 10
@@ -189,14 +182,15 @@ async def _store(state: State, batch: BatchRow, held: _Held) -> list[Entry]:
         endpoint=batch.endpoint if batch.submitter["strict"] else None,
         strict=True,
         expires_at=batch.expires_at,
+        most_bytes=2 * state.settings.max_file_bytes,
     )
     entries: list[Entry] = []
     errors: list[dict[str, Any]] = []
     whole = None if batch.max_cost_nanos is None else Decimal(batch.max_cost_nanos) / NANOS
     total = together = 0
     async with db.transaction(state.engine) as connection:
-        async with aclosing(_chunks(state, batch, reader)) as chunks:
-            async for new, faults in chunks:
+        async with aclosing(chunks(state, batch, reader)) as found:
+            async for new, faults in found:
                 if held.lost:
                     raise _Lost
                 covered, least, more = await _weighed(state, new, bounded=whole is not None)
@@ -224,11 +218,7 @@ async def _store(state: State, batch: BatchRow, held: _Held) -> list[Entry]:
     return entries
 
 
-_Read = list[tuple[str, NewJob]]
-"""Jobs, each with what its line is called: its number."""
-
-
-async def _weighed(state: State, new: _Read, *, bounded: bool) -> tuple[list[NewJob], int, list[Fault]]:
+async def _weighed(state: State, new: Read, *, bounded: bool) -> tuple[list[NewJob], int, list[Fault]]:
     """Return what `Funds.weigh` does; a budget that has no room is a fault too."""
     if not new:
         return [], 0, []
@@ -238,64 +228,6 @@ async def _weighed(state: State, new: _Read, *, bounded: bool) -> tuple[list[New
         raise
     except ApiError as error:
         return [], 0, [Fault(error.param or "", error.message, error.code or "invalid_request")]
-
-
-async def _chunks(state: State, batch: BatchRow, reader: Lines) -> AsyncGenerator[tuple[_Read, list[Fault]]]:
-    """Yield a file's lines as jobs, and their faults, a bounded number at a time."""
-    async with db.transaction(state.engine) as connection:
-        file = await files.get(connection, batch.tenant_id, batch.input_file_id)
-    if file is None:
-        yield [], [Fault("input_file_id", "The file is no longer there.", "file_not_found")]
-        return
-    new: _Read = []
-    faults: list[Fault] = []
-    size = count = 0
-    pieces = _whole(state.storage.of(file.storage).read(file.id), file.bytes)
-    async for number, line in lines(pieces, state.settings.max_body_bytes):
-        count += 1
-        if count > state.settings.max_file_lines:
-            said = f"The file has more than {state.settings.max_file_lines:,} lines."
-            yield [], [*faults, Fault("", said, "too_many_tasks")]
-            return
-        job = _job(reader, number, line)
-        if isinstance(job, list):
-            faults += job
-        else:
-            new.append((str(number), job))
-            size += len(job.body)
-        if count % TOGETHER == 0:
-            await asyncio.sleep(0)  # others are served meanwhile
-        if len(new) >= CHUNK or size >= CHUNK_BYTES or len(faults) >= MOST_FAULTS:
-            yield new, faults
-            new, faults, size = [], [], 0
-    if new or faults:
-        yield new, faults
-
-
-async def _whole(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """Yield a file's content. Raises _Refused where it is not all there: the file may have expired meanwhile."""
-    with suppress(Missing):
-        async for piece in pieces:
-            size -= len(piece)
-            yield piece
-    if size:
-        gone = Fault("input_file_id", "The content of the file is no longer there.", "file_content_missing")
-        raise _Refused([_error(gone)])
-
-
-def _job(reader: Lines, number: int, line: bytes | None) -> NewJob | list[Fault]:
-    """Return a line as a job, or all that is wrong with it."""
-    at = str(number)
-    if line is None:
-        return [Fault(at, "The line is longer than a request may be.", "invalid_json_line")]
-    try:
-        value = orjson.loads(line)
-        faults = null_characters(value) if b"\\u0000" in line else []
-    except (orjson.JSONDecodeError, RecursionError) as error:
-        return [Fault(at, f"The line is not valid JSON: {error}", "invalid_json_line")]
-    if not isinstance(value, dict):
-        return [Fault(at, "The line is not a JSON object.", "invalid_json_line")]
-    return [Fault(f"{at}.{one.param}", one.message, one.code) for one in faults] or reader.read(value, at)
 
 
 def _error(fault: Fault) -> dict[str, Any]:

@@ -20,6 +20,7 @@ KINDS = (
     "key.refused",
     "ledger.difference",
     "model.unpriced",
+    "webhook_endpoint.disabled",
 )
 """What an alert may be of."""
 

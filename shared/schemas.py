@@ -4,9 +4,11 @@ Job options are closed (an unknown one is a fault); the `body` is open and passe
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -29,6 +31,8 @@ DEFAULT_ROUTE: Route = "/v1/chat/completions"
 _MOST_TOKENS = 10**9
 _LIMITS = {"/v1/responses": ("max_output_tokens",), "/v1/messages": ("max_tokens",)}
 MOST_FAULTS = 100
+_MOST_LISTED = 1_000
+_LONGEST_PART = 100
 LONGEST_USER = 256
 
 
@@ -146,11 +150,12 @@ def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
             if not isinstance(messages, list) or not messages:
                 faults.append(Fault("body.messages", "must be a non-empty list"))
             else:
-                faults += [
+                wrong = (
                     Fault(f"body.messages[{index}]", "must be an object with a string `role`")
                     for index, message in enumerate(messages)
                     if not isinstance(message, dict) or not isinstance(message.get("role"), str)
-                ]
+                )
+                faults += islice(wrong, MOST_FAULTS)
             most = body.get("max_tokens")
             if url == "/v1/messages" and (not isinstance(most, int) or isinstance(most, bool) or most < 0):
                 faults.append(Fault("body.max_tokens", "must be a number of tokens"))
@@ -170,36 +175,48 @@ def body_faults(url: str, body: dict[str, Any]) -> list[Fault]:
 
 
 def faults_of(error: ValidationError, *, prefix: str = "") -> list[Fault]:
-    """Return pydantic's findings as faults with JSON-path params under `prefix`."""
+    """Return pydantic's findings as faults with JSON-path params under `prefix`; of very many, how many they are."""
+    if error.error_count() > _MOST_LISTED:
+        return [Fault(prefix, f"has {error.error_count():,} faults")]
     faults = []
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         path = prefix
         for part in found["loc"]:
-            if part == "[key]":
-                continue
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+            if part != "[key]":
+                path = _below(path, part)
         faults.append(Fault(path, found["msg"].removeprefix("Value error, ")))
     return faults
 
 
-def null_characters(value: object, path: str = "") -> list[Fault]:
-    """Return a fault for every string or key that holds U+0000, which Postgres text cannot."""
+def null_characters(value: object) -> list[Fault]:
+    """Return a fault for strings and names that hold U+0000, which Postgres text cannot: for the first of them."""
+    return list(islice(_null_characters(value, ""), MOST_FAULTS))
+
+
+def _null_characters(value: object, path: str) -> Iterator[Fault]:
     match value:
         case str() if "\0" in value:
-            return [Fault(path, "contains a NUL character")]
+            yield Fault(path, "contains a NUL character")
         case dict():
-            found = []
             for key, item in value.items():
-                name = f"{path}.{key}" if path else str(key)
+                name = _below(path, key)
                 if "\0" in key:
-                    found.append(Fault(name.replace("\0", "\\u0000"), "the name contains a NUL character"))
+                    yield Fault(name.replace("\0", "\\u0000"), "the name contains a NUL character")
                 else:
-                    found += null_characters(item, name)
-            return found
+                    yield from _null_characters(item, name)
         case list():
-            return [fault for index, item in enumerate(value) for fault in null_characters(item, f"{path}[{index}]")]
-        case _:
-            return []
+            for index, item in enumerate(value):
+                yield from _null_characters(item, _below(path, index))
+
+
+def _below(path: str, part: object) -> str:
+    """Return the path of a part, of which nobody needs to read more than the beginning."""
+    if isinstance(part, int):
+        return f"{path}[{part}]"
+    shown = str(part)
+    if len(shown) > _LONGEST_PART:
+        shown = shown[:_LONGEST_PART] + "…"
+    return f"{path}.{shown}" if path else shown
 
 
 def allowed_output(url: str, body: dict[str, Any]) -> int:

@@ -45,6 +45,13 @@ def serving(kind: str, url: str) -> Adapter:
     return cast("Adapter", _NotServed(kind))
 
 
+def closes(chunk: dict[str, Any]) -> bool:
+    """Tell whether a chunk of any route's stream ends what the answer says; only its usage may follow."""
+    if any(choice.get("finish_reason") for choice in chunk.get("choices") or ()):
+        return True
+    return responses.closes(chunk) or chunk.get("type") in ("message_delta", "message_stop")
+
+
 class _NotServed:
     """An adapter for a route that a vendor does not have."""
 

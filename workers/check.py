@@ -173,9 +173,14 @@ class _Child:
         return await process.wait()
 
 
+def asks_for_schema(claim: Claim) -> bool:
+    """Tell whether a job's answer may have to fit a schema, without reading its body."""
+    return b'"json_schema"' in claim.body
+
+
 async def checked(checker: Checker, claim: Claim, outcome: Outcome) -> Outcome:
     """Return what an attempt came to, `Invalid` where its answer does not fit the schema of its request."""
-    if not isinstance(outcome, Completion) or b'"json_schema"' not in claim.body:
+    if not isinstance(outcome, Completion):
         return outcome
     schema = schema_of(claim.url, orjson.loads(claim.body))
     answers = [] if schema is None else answers_of(claim.url, orjson.loads(outcome.body))

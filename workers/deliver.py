@@ -175,7 +175,7 @@ class Deliverer:
             log.warning("delivery.not_recorded", delivery=ids.show("delivery", row.id), error=str(error))
         except Exception:
             log.exception("delivery.not_recorded", delivery=ids.show("delivery", row.id))
-        if row.ordered:  # what came after it may go now
+        if row.ordered or not tried.sent:  # what came after it may go now, or it is due as before
             self._bulkheads.due([row.lane])
             self._stirred.set()
 

@@ -13,6 +13,7 @@ import structlog
 from shared import ids
 from shared.queue import RedisAway
 from shared.queue.chunks import Chunks, Position
+from shared.serving import closes
 
 log = structlog.get_logger(__name__)
 
@@ -20,13 +21,18 @@ LONGEST_END_SECONDS = 2.0
 
 
 class Relay:
-    """The chunks of one attempt; `sent` counts them."""
+    """The chunks of one attempt; `sent` counts them.
 
-    def __init__(self, chunks: Chunks, id_: UUID, attempt: int) -> None:
+    Where it `holds_end`, what closes the answer waits for `release`: it may yet turn out not to fit.
+    """
+
+    def __init__(self, chunks: Chunks, id_: UUID, attempt: int, *, holds_end: bool = False) -> None:
         self._chunks = chunks
         self._id = id_
         self._at = Position(attempt, 0)
         self._pending: list[dict[str, Any]] = []
+        self._holds_end = holds_end
+        self._held: list[dict[str, Any]] = []
         self.sent = 0
         self._writing: asyncio.Task[None] | None = None
 
@@ -42,6 +48,18 @@ class Relay:
     def send(self, chunks: list[dict[str, Any]]) -> None:
         """Pass chunks on; returns at once."""
         self.sent += len(chunks)
+        if self._holds_end:
+            closing = 0 if self._held else next((n for n, one in enumerate(chunks) if closes(one)), len(chunks))
+            chunks, held = chunks[:closing], chunks[closing:]
+            self._held += held
+        self._pass_on(chunks)
+
+    def release(self) -> None:
+        """Pass on what closes the answer: it stands."""
+        held, self._held, self._holds_end = self._held, [], False
+        self._pass_on(held)
+
+    def _pass_on(self, chunks: list[dict[str, Any]]) -> None:
         self._pending += chunks
         if self._writing is None and self._pending:
             self._writing = asyncio.create_task(self._write(self._taken()))

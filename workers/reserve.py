@@ -27,7 +27,7 @@ from shared.errors import ErrorKind, ProviderError
 from shared.fitness import unfit
 from shared.pricing import usd
 from shared.public import exhausted, turns_at
-from shared.queue import Queue, RedisAway
+from shared.queue import DELIVER_WAKE, Queue, RedisAway
 from shared.queue.entries import Taken
 from shared.routing import Target
 from workers.finish import error_json
@@ -50,6 +50,7 @@ class _Decided:
     changes: list[Transition] = field(default_factory=list)
     tight: set[tuple[Target, str, UUID | None]] = field(default_factory=set)
     full: dict[UUID, Standing] = field(default_factory=dict)
+    has_delivery: bool = False
 
 
 async def reserve(engine: db.Engine, queue: Queue, quoter: Quoter, claimed: Pairs) -> list[tuple[Claim, Taken]]:
@@ -62,6 +63,8 @@ async def reserve(engine: db.Engine, queue: Queue, quoter: Quoter, claimed: Pair
         decided = await db.run(engine, lambda connection: _reserve(connection, quoter, claimed))
         for target, tenant, key in decided.tight:
             await queue.hold(target, tenant, key, seconds=_TIGHT_SECONDS)
+        if decided.has_delivery:
+            await queue.wake(DELIVER_WAKE)
     except RedisAway as error:
         log.warning("flow.not_held", error=str(error))
     except Exception:
@@ -98,7 +101,7 @@ async def _reserve(connection: db.Connection, quoter: Quoter, claimed: Pairs) ->
     if kept:
         await reservations.reserve(connection, kept)
     if decided.full:
-        await alerts.add(connection, [_exhausted(one) for one in decided.full.values()])
+        decided.has_delivery = await alerts.add(connection, [_exhausted(one) for one in decided.full.values()])
     return decided
 
 

@@ -18,14 +18,14 @@ from shared.config import Config
 from shared.db.claims import Claim
 from shared.db.transitions import Applied, Transition
 from shared.errors import ErrorKind, ProviderError
-from shared.lifecycle import JobState, Outcome, Stop, after_attempt
+from shared.lifecycle import Invalid, JobState, Outcome, Stop, after_attempt
 from shared.limits import KEEP_OUTPUT, Spent
 from shared.queue import Queue
 from shared.queue.entries import Taken
 from shared.routing import Route
 from shared.settings import Settings
 from workers.call import Answered, call
-from workers.check import Checker, checked
+from workers.check import Checker, asks_for_schema, checked
 from workers.finish import Finisher, transition
 from workers.hedge import Called, drawing, give_back, hedge_of, hedged
 from workers.news import Alert, spent_by, tell, tell_unpriced, unheard
@@ -70,9 +70,13 @@ async def run_job(context: Context, held: Held) -> None:
     A job whose lease was lost is another's by now: the finish is fenced, and only what the call used is booked.
     """
     claim = held.claim
-    relay = Relay(context.queue.chunks, claim.id, claim.attempt)
+    checks = context.config.structured_output.check and asks_for_schema(claim)
+    relay = Relay(context.queue.chunks, claim.id, claim.attempt, holds_end=checks)
     calls = await _call(context, held, relay)
-    outcome = await _checked(context, held, calls[0].answered.outcome)
+    outcome: Outcome = calls[0].answered.outcome
+    outcome = await _checked(context, held, outcome) if checks else outcome
+    if not isinstance(outcome, Invalid):
+        relay.release()
     applied = await _whole(_conclude(context, held, calls, outcome, relay))
     held.ended = True
     log.debug(
@@ -118,8 +122,6 @@ async def _answer(context: Context, held: Held, drawn: Taken, relay: Relay, *, u
 
 async def _checked(context: Context, held: Held, outcome: Outcome) -> Outcome:
     """Hold an answer against its schema; where that is stopped, the attempt was, for nobody knows whether it fits."""
-    if not context.config.structured_output.check:
-        return outcome
     try:
         return await checked(context.checker, held.claim, outcome)
     except asyncio.CancelledError:

@@ -22,12 +22,12 @@ def event(delivery: Any, about: Any) -> bytes:
             "object": "event",
             "type": delivery.type,
             "created_at": (delivery.event_id.int >> 80) // 1000,  # a UUIDv7 begins with its time in ms
-            "data": _data(delivery, about),
+            "data": _told(delivery, about),
         }
     )
 
 
-def _data(delivery: Any, about: Any) -> dict[str, Any]:
+def _told(delivery: Any, about: Any) -> dict[str, Any]:
     if delivery.body is not None:
         return dict(delivery.body)
     if delivery.batch_id is not None:

@@ -78,7 +78,7 @@ def survey(path: Path, defaults: Defaults, *, unit: str = "line") -> Survey:
     faults: list[str] = []
     hidden = 0
     ids: dict[str, int] = {}
-    size = 0
+    size, waits = 0, False
     added = len(orjson.dumps(defaults.schema)) if defaults.schema else 0
     for number, offset, raw in _numbered(path):
         digest.update(b"%d %b\n" % (number, raw.strip()))
@@ -87,6 +87,7 @@ def survey(path: Path, defaults: Defaults, *, unit: str = "line") -> Survey:
         room = MOST_FAULTS - len(faults)
         faults += [f"{unit} {number}: {fault}" for fault in found[:room]]
         hidden += len(found[room:])
+        waits = waits or (isinstance(line, dict) and "depends_on" in line)
         last = chunks[-1] if chunks else None
         size += len(raw) + added
         if last is None or last.lines >= CHUNK_LINES or size > CHUNK_BYTES:
@@ -94,6 +95,11 @@ def survey(path: Path, defaults: Defaults, *, unit: str = "line") -> Survey:
             size = len(raw) + added
         else:
             chunks[-1] = Chunk(last.offset, last.first, last.lines + 1)
+    if waits and len(chunks) > 1:
+        faults.append(
+            f"lines with depends_on go in one call, of {CHUNK_LINES:,} lines and {CHUNK_BYTES >> 20} MiB at most: "
+            "upload the file with `sluice files upload`, and make a batch of it with POST /v1/batches"
+        )
     if hidden:
         faults.append(f"… and {hidden:,} more")
     if not chunks:
@@ -131,7 +137,7 @@ def request(raw: bytes, number: int, defaults: Defaults) -> Json | str:
     """
     try:
         line = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+    except (orjson.JSONDecodeError, RecursionError) as error:
         return f"is not JSON: {error}"
     if not isinstance(line, dict):
         return "is not a JSON object"

@@ -51,6 +51,7 @@ SELECT new_id(), t.id, t.tenant_id, p.id, replace(p.id::text, '-', ''), t.kind, 
     'id', 'alert_' || replace(t.id::text, '-', ''), 'object', 'alert', 'message', t.message)
 FROM t JOIN webhook_endpoints p ON p.tenant_id = t.tenant_id AND p.enabled AND p.deleted_at IS NULL
     AND t.kind = ANY(p.event_types)
+RETURNING id
 """)
 _PAGE = text("""
 SELECT * FROM alerts
@@ -87,14 +88,14 @@ WHERE id = :id AND tries = :tries
 _GIVE_UP = text("UPDATE alerts SET pending = '{}', error = :error WHERE id = :id AND tries = :tries")
 
 
-async def add(connection: Connection, new: Sequence[NewAlert]) -> None:
+async def add(connection: Connection, new: Sequence[NewAlert]) -> bool:
     """Raise alerts; one whose kind and subject were raised before is left as it is.
 
-    A tenant's go to those of its webhook endpoints whose event types name the kind.
+    A tenant's go to those of its webhook endpoints whose event types name the kind; return whether there are any.
     """
     if not new:
-        return
-    await connection.execute(
+        return False
+    made = await connection.execute(
         _ADD,
         {
             "ids": [ids.new_id() for _ in new],
@@ -105,6 +106,7 @@ async def add(connection: Connection, new: Sequence[NewAlert]) -> None:
             "fields": [orjson.dumps(_storable(dict(one.fields))).decode() for one in new],
         },
     )
+    return made.first() is not None
 
 
 async def page(connection: Connection, tenant: str | None, *, after: UUID | None, limit: int) -> Sequence[AlertRow]:

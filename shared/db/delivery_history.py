@@ -70,7 +70,7 @@ WITH p AS (
 ), made AS (
     INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, job_id, batch_id, body, next_at)
     SELECT new_id(), event_id, p.tenant_id, p.id, replace(p.id::text, '-', ''), type, job_id, batch_id, body,
-        now() - make_interval(secs => (:most - place) / 1e6)
+        now() - make_interval(secs => (count(*) OVER () - place) / 1e6)
     FROM chosen CROSS JOIN p WHERE place <= :most ORDER BY place RETURNING id
 )
 SELECT (SELECT count(*) FROM made) AS replayed, (SELECT event_id FROM chosen WHERE place = :most + 1) AS next

@@ -137,7 +137,7 @@ EVERY = [f"{route.method} {route.path}".replace("{model:.+}", "{model}") for rou
 MESSAGES = {"model": "simulated/small", "messages": [{"role": "user", "content": "hello"}]}
 MESSAGE_BATCH = {"requests": [{"custom_id": "a", "params": {**MESSAGES, "max_tokens": 9}}]}
 INPUT = {"model": "simulated/small", "input": "hello"}
-ENDPOINT = {"url": "https://hooks.example.com/", "name": "made", "event_types": ["job.failed"], "enabled": False}
+ENDPOINT = {"url": "https://hooks.example.com/", "name": "made", "event_types": ["job.failed"]}
 BUDGET = {"scope": {"user": "somebody"}, "window": "day", "limit_usd": "1.00"}
 BODIES: Mapping[str, Any] = {
     "POST /v1/jobs": line(),
@@ -219,11 +219,13 @@ class House:
             case "responses":
                 _, made, _ = await self.home.ask("POST", "/v1/responses", INPUT | {"background": True})
                 return str(made["id"])
-            case "webhook_endpoints":  # a tenant has a hundred at most
-                _, listed, _ = await self.home.ask("GET", "/v1/webhook_endpoints?limit=1")
-                if listed["data"] and not route.startswith("DELETE"):
-                    return str(listed["data"][0]["id"])
-                _, made, _ = await self.home.ask("POST", "/v1/webhook_endpoints", ENDPOINT)
+            case "webhook_endpoints":
+                enabled = not route.endswith("/test")
+                _, listed, _ = await self.home.ask("GET", "/v1/webhook_endpoints?limit=100")
+                for one in listed["data"]:  # a tenant has a hundred at most
+                    if one["enabled"] is enabled and not route.startswith("DELETE"):
+                        return str(one["id"])
+                _, made, _ = await self.home.ask("POST", "/v1/webhook_endpoints", ENDPOINT | {"enabled": enabled})
                 return str(made["id"])
             case "webhook_deliveries":
                 made = await fetch_row(

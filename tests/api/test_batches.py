@@ -1,11 +1,12 @@
 """Batches over HTTP: stored whole, listed, cancelled while queued, their results page by page."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
 from tests.api.conftest import Tenant
-from tests.gateway import line
+from tests.gateway import line, until
 
 COUNTS = {"completed": 0, "failed": 0, "cancelled": 0, "expired": 0}
 
@@ -45,6 +46,32 @@ async def test_a_batch_of_thousands_is_accepted_at_once(tenant: Tenant) -> None:
             break
         after = f"&after={page['last_id']}"
     assert seen == [str(number) for number in reversed(range(2_000))]
+
+
+async def test_a_system_prompt_for_all_counts_in_each(tenant: Tenant) -> None:
+    """Two MB may be sent, and twice that be made of it."""
+    asked = {"requests": [line() for _ in range(50)], "defaults": {"system": "s" * 100_000}}
+    status, answer, _ = await tenant.ask("POST", "/v1/batches", asked)
+    assert (status, answer["error"]["code"]) == (400, "batch_too_large")
+    asked["requests"] = asked["requests"][:30]
+    assert (await tenant.ask("POST", "/v1/batches", asked))[0] == 202
+
+
+async def test_what_was_accepted_is_replayed_though_it_is_late_now(tenant: Tenant) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    asked = {"requests": [line()], "defaults": {"deadline": soon}}
+    headers = {"Idempotency_Key": "late"}
+    first = await tenant.ask("POST", "/v1/batches", asked, **headers)
+    job = await tenant.ask("POST", "/v1/jobs", line(deadline=soon), Idempotency_Key="late job")
+
+    async def refused() -> bool:
+        return (await tenant.ask("POST", "/v1/jobs", line(deadline=soon)))[0] == 400
+
+    await until(refused)
+    again = await tenant.ask("POST", "/v1/batches", asked, **headers)
+    assert (again[0], again[1]["id"], again[2]["Idempotent-Replayed"]) == (202, first[1]["id"], "true")
+    again = await tenant.ask("POST", "/v1/jobs", line(deadline=soon), Idempotency_Key="late job")
+    assert (again[1]["id"], again[2]["Idempotent-Replayed"]) == (job[1]["id"], "true")
 
 
 async def test_the_endpoint_is_that_of_lines_which_name_none(tenant: Tenant) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
@@ -12,7 +13,7 @@ from openai.types.webhooks import WebhookEndpointWithSecret
 
 from shared.event_types import EVENT_TYPES
 from tests.api.conftest import Tenant, fetch_row, new_key
-from tests.gateway import ADMIN_KEY, Gateway
+from tests.gateway import ADMIN_KEY, Gateway, gateway
 
 URL = "https://hooks.example.com/in"
 PATH = "/v1/webhook_endpoints"
@@ -249,3 +250,16 @@ async def test_the_official_sdk_keeps_endpoints(tenant: Tenant) -> None:
         with pytest.raises(ConflictError):
             await client.webhooks.test(second.id, event_type="batch.completed")
         assert (await client.webhooks.event_types.list()).data == list(EVENT_TYPES)
+
+
+async def test_without_a_key_nothing_is_kept_in_plain_text(api: Gateway, tmp_path: Path) -> None:
+    urls = api.env["SLUICE_DATABASE_URL"], api.env["SLUICE_REDIS_URL"]
+    async with gateway(tmp_path, *urls, parts=("api",), env={"SLUICE_SECRETS_KEY": ""}) as bare:
+        for method, path in (("POST", PATH), ("GET", "/v1/webhook_signing_secret")):
+            status, refused, headers = await bare.ask(method, path, asked())
+            assert (status, refused["error"]["code"]) == (501, "no_secrets_key")
+            assert headers["x-should-retry"] == "false"
+        assert (await bare.ask("GET", PATH))[0] == 200
+        deliver = await bare.start("deliver")
+        assert await asyncio.wait_for(deliver.wait(), 30) == 1
+        assert "SLUICE_SECRETS_KEY must be set" in bare.logs()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from openai import AsyncOpenAI, InternalServerError
 from pydantic import BaseModel
@@ -93,6 +94,18 @@ async def test_an_answer_that_does_not_is_repaired_and_both_calls_are_paid(sluic
     costs = [round(float(one["cost_usd"]) * 10**9) for one in (first, second)]
     assert round(float(job["cost_usd"]) * 10**9) == sum(costs)
     assert min(costs) > 0
+
+
+async def test_a_stream_does_not_close_an_answer_that_is_asked_for_again(sluice: Gateway) -> None:
+    job = await run(sluice, chat(BAD, GOOD, key="streamed", stream=True))
+    async with sluice.client.get(f"{sluice.url}/v1/jobs/{job['id']}/events") as answer:
+        text = (await answer.read()).decode()
+    told = [dict(row.split(": ", 1) for row in one.splitlines()) for one in text.strip().split("\n\n")]
+    chunks = [orjson.loads(one["data"]) for one in told if one["event"] == "chunk"]
+    ends = [chunk["choices"][0]["finish_reason"] for chunk in chunks if chunk["choices"]]
+    assert [one["event"] for one in told].count("restarted") == 1
+    assert [reason for reason in ends if reason] == ["stop"]
+    assert ends[-1] == "stop"
 
 
 async def test_one_that_never_does_fails_with_what_is_wrong(sluice: Gateway) -> None:

@@ -50,6 +50,23 @@ def test_every_fault_is_found_at_once() -> None:
     assert {param for param, _ in faults(wrong)} == {"priority", "metadata.k", "webhook.url", "webhook.x", "bogus"}
 
 
+def test_what_is_wrong_is_told_in_few_words_however_much_it_is() -> None:
+    many = {f"{number}": 1 for number in range(100_000)}
+    [fault] = faults_of(_wrong(many), prefix="a")
+    assert (fault.param, fault.message) == ("a", "has 100,001 faults")
+    long = "x" * 1_000_000
+    assert [len(fault.param) < 200 for fault in faults_of(_wrong({long: 1, "body": {}}))] == [True]
+    found = null_characters({long: {long: ["\0"] * 10_000}})
+    assert (len(found), max(len(fault.param) for fault in found) < 400) == (100, True)
+    assert len(body_faults("/v1/chat/completions", {"model": "m", "messages": [1] * 10_000})) == 100
+
+
+def _wrong(value: Any) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        JobRequest.model_validate(value)
+    return caught.value
+
+
 def test_params_are_paths() -> None:
     with pytest.raises(ValidationError) as caught:
         BatchRequest.model_validate({"requests": "x", "metadata": {"k": []}})

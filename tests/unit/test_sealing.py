@@ -6,7 +6,12 @@ from shared import sealing, settings
 from shared.errors import ConfigError
 from shared.sealing import SealedError
 
-OLD, NEW = (sealing.new_key() for _ in range(2))
+OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
+
+
+def test_a_new_key_is_random_and_can_be_used() -> None:
+    first, second = sealing.new_key(), sealing.new_key()
+    assert sealing.beginning(sealing.keys(first)) != sealing.beginning(sealing.keys(second))
 
 
 def test_what_is_sealed_opens_as_what_it_is_bound_to_and_no_other() -> None:

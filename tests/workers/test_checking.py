@@ -133,7 +133,7 @@ async def test_a_job_that_is_asked_again_is_counted_with_what_was_added(url: str
 async def stopped(tasks: list[asyncio.Task[str | None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_tenants_slow_checks_leave_room_for_others(checker: Checker) -> None:
