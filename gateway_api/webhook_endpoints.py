@@ -69,7 +69,7 @@ async def update(request: web.Request) -> web.Response:
     asked, tenant = await read(request, EndpointChange), request[TENANT]
     changes = asked.given()
     async with changing(request) as (connection, made):
-        row = before = await endpoint(connection, request)
+        row = before = await endpoint(connection, request, lock=True)
         if asked.headers:
             keys = keys_of(request.app[STATE])
             changes["headers"] = webhook_endpoints.sealed_headers(keys, tenant, before.id, asked.headers)
@@ -84,7 +84,7 @@ async def update(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """`DELETE /v1/webhook_endpoints/{id}`: nothing more is sent to it."""
     async with changing(request) as (connection, made):
-        row = await endpoint(connection, request)
+        row = await endpoint(connection, request, lock=True)
         await webhook_endpoints.delete(connection, row.tenant_id, row.id)
         made.append(_change("delete", row, None))
     return as_json({"id": ids.show("webhook", row.id), "object": "webhook_endpoint.deleted", "deleted": True})
@@ -95,7 +95,7 @@ async def rotate_secret(request: web.Request) -> web.Response:
     asked, keys = await body(request, RotationRequest, may_be_empty=True), keys_of(request.app[STATE])
     overlap = OVERLAP if asked.keep_old_secret_active_for_24_hours else 0
     async with changing(request) as (connection, made):
-        before = await endpoint(connection, request)
+        before = await endpoint(connection, request, lock=True)
         secret = signing.new_secret(before.signing)
         await webhook_secrets.rotate(connection, keys, before.tenant_id, before.id, secret, overlap=overlap)
         await webhook_endpoints.touch(connection, before.tenant_id, before.id)
@@ -117,9 +117,9 @@ def keys_of(state: State) -> Keys:
     return state.secrets_keys
 
 
-async def endpoint(connection: db.Connection, request: web.Request) -> EndpointRow:
-    """Return the endpoint in a path, locked until the transaction ends. Raises ApiError 404."""
-    row = await webhook_endpoints.get(connection, request[TENANT], reading.path_id(request, "webhook"))
+async def endpoint(connection: db.Connection, request: web.Request, *, lock: bool = False) -> EndpointRow:
+    """Return the endpoint in a path; `lock` it where it is to be changed. Raises ApiError 404."""
+    row = await webhook_endpoints.get(connection, request[TENANT], reading.path_id(request, "webhook"), lock=lock)
     if row is None:
         raise reading.not_found("webhook", request.match_info["id"])
     return row

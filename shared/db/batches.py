@@ -111,7 +111,7 @@ _DELIVERIES = """o AS MATERIALIZED (
     SELECT b.*, 'batch.' || status AS type, new_id() AS event_id FROM b WHERE finished_at IS NOT NULL
 ), d AS (
     INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, batch_id, url, created_at)
-    SELECT new_id(), event_id, tenant_id, NULL, tenant_id || '/' || split_part(webhook->>'url', '/', 3), type, id,
+    SELECT new_id(), event_id, tenant_id, NULL, lane_of(tenant_id, webhook->>'url'), type, id,
         webhook->>'url', finished_at
     FROM o WHERE webhook IS NOT NULL
     UNION ALL

@@ -63,7 +63,7 @@ WITH l AS (
         SELECT d.id, d.next_at FROM deliveries d
         WHERE d.lane = l.lane AND d.status = 'pending' AND d.next_at <= now() AND NOT (COALESCE(l.ordered, false) AND
             EXISTS (SELECT FROM deliveries o WHERE o.job_id = d.job_id AND o.endpoint_id = d.endpoint_id
-                AND o.status = 'pending' AND o.id < d.id))
+                AND o.status = 'pending' AND (o.event_id, o.id) < (d.event_id, d.id)))
         ORDER BY d.next_at LIMIT l.room FOR UPDATE SKIP LOCKED
     ) AS due
     LIMIT :limit
@@ -83,7 +83,8 @@ LEFT JOIN LATERAL (
     SELECT body FROM results WHERE results.job_id = asked.id AND asked.result AND j.status = 'completed'
 ) AS r ON true
 """)
-# Pending is what has no end: asked for by its status, the planner would read all that is pending.
+# Pending is what has no end: asked for by its status, the planner would read all that is pending. What waits behind an
+# event of an ordered endpoint falls due when that does, or at once where that has ended: a claim need not read past it.
 _RECORD = text(f"""
 WITH r AS (
     SELECT * FROM unnest(
@@ -92,12 +93,21 @@ WITH r AS (
         CAST(:ms AS integer[]), CAST(:answer AS integer[]), CAST(:error AS text[]), CAST(:excerpt AS text[])
     ) AS r(id, tries, tenant_id, endpoint_id, status, next_at, sent, at, ms, answer, error, excerpt)
 ), d AS (
-    UPDATE deliveries SET status = r.status, next_at = COALESCE(r.next_at, deliveries.next_at),
+    UPDATE deliveries SET status = r.status,
+        next_at = COALESCE(CASE WHEN r.sent THEN GREATEST(r.next_at, clock_timestamp()) ELSE r.next_at END,
+            deliveries.next_at),
         finished_at = CASE WHEN r.status <> 'pending' THEN now() END,
         tries = deliveries.tries - (NOT r.sent)::integer,
         answer_status = CASE WHEN r.sent THEN r.answer ELSE deliveries.answer_status END,
         answer_error = CASE WHEN r.sent THEN r.error ELSE deliveries.answer_error END
     FROM r WHERE deliveries.id = r.id AND deliveries.tries = r.tries AND deliveries.finished_at IS NULL
+), q AS (
+    UPDATE deliveries SET next_at = COALESCE(r.next_at, clock_timestamp())
+    FROM r JOIN deliveries f ON f.id = r.id AND f.job_id IS NOT NULL
+        JOIN webhook_endpoints e ON e.id = f.endpoint_id AND e.ordered
+    WHERE r.sent AND deliveries.job_id = f.job_id AND deliveries.endpoint_id = f.endpoint_id
+        AND deliveries.finished_at IS NULL AND (deliveries.event_id, deliveries.id) > (f.event_id, f.id)
+        AND deliveries.id NOT IN (SELECT id FROM r)
 ), a AS (
     INSERT INTO delivery_attempts (delivery_id, number, tenant_id, at, status, error, ms, excerpt)
     SELECT id, tries, tenant_id, at, answer, error, ms, excerpt FROM r WHERE sent ON CONFLICT DO NOTHING

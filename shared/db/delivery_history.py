@@ -29,8 +29,8 @@ SELECT new_id(), event_id, tenant_id, endpoint_id, lane, type, job_id, batch_id,
 FROM deliveries WHERE id = :id AND tenant_id = :tenant RETURNING *
 """)
 # The events that had a delivery, by the last one of each, samples left out; then the ends of jobs and batches that had
-# none because the endpoint did not exist, as the events that others were told of where there are such. They fall due a
-# microsecond apart, the oldest first.
+# none because the endpoint did not exist or was disabled, as the events that others were told of where there are such,
+# else as events of the moment they ended. They fall due a microsecond apart, the oldest first.
 _REPLAY = text("""
 WITH p AS (
     SELECT * FROM webhook_endpoints WHERE id = :endpoint AND tenant_id = :tenant
@@ -45,23 +45,28 @@ WITH p AS (
     WHERE status <> 'pending' AND (CAST(:status AS text) IS NULL OR status = CAST(:status AS text))
     ORDER BY event_id LIMIT :most + 1
 ), earlier AS (
-    SELECT COALESCE(told.event_id, new_id(o.finished_at)) AS event_id, o.type, o.job_id, o.batch_id
-    FROM (
-        SELECT id AS job_id, NULL::uuid AS batch_id, id, 'job.' || status AS type, finished_at FROM jobs
-        WHERE tenant_id = :tenant AND id >= :earlier_id AND id < :until_id
-        UNION ALL
-        SELECT NULL, id, id, 'batch.' || status, finished_at FROM batches
-        WHERE tenant_id = :tenant AND id >= :earlier_id AND id < :until_id
-    ) AS o JOIN p ON o.type = ANY(p.event_types) AND o.finished_at < p.created_at
-    LEFT JOIN LATERAL (
-        SELECT event_id FROM deliveries d
-        WHERE (d.job_id = o.job_id OR d.batch_id = o.batch_id) AND d.type = o.type ORDER BY d.id DESC LIMIT 1
-    ) AS told ON true
-    WHERE CAST(:status AS text) IS NULL AND o.finished_at >= :since AND o.finished_at < :until
-        AND (CAST(:types AS text[]) IS NULL OR o.type = ANY(CAST(:types AS text[])))
-        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.endpoint_id = :endpoint AND d.type = o.type
-            AND (d.job_id = o.job_id OR d.batch_id = o.batch_id))
-    ORDER BY o.id LIMIT :most + 1
+    SELECT * FROM (
+        SELECT COALESCE(told.event_id, (
+                lpad(to_hex(floor(extract(epoch FROM o.finished_at) * 1000)::bigint), 12, '0')
+                || '7' || substr(made.of, 1, 3) || '8' || substr(made.of, 4, 15)
+            )::uuid) AS event_id, o.type, o.job_id, o.batch_id
+        FROM (
+            SELECT id AS job_id, NULL::uuid AS batch_id, id, 'job.' || status AS type, finished_at FROM jobs
+            WHERE tenant_id = :tenant AND id >= :earlier_id AND id < :until_id
+            UNION ALL
+            SELECT NULL, id, id, 'batch.' || status, finished_at FROM batches
+            WHERE tenant_id = :tenant AND id >= :earlier_id AND id < :until_id
+        ) AS o JOIN p ON o.type = ANY(p.event_types) CROSS JOIN LATERAL (SELECT md5(o.id || o.type) AS of) AS made
+        LEFT JOIN LATERAL (
+            SELECT event_id FROM deliveries d
+            WHERE (d.job_id = o.job_id OR d.batch_id = o.batch_id) AND d.type = o.type ORDER BY d.id DESC LIMIT 1
+        ) AS told ON true
+        WHERE CAST(:status AS text) IS NULL AND o.finished_at >= CAST(:since AS timestamptz) - interval '1 minute'
+            AND (CAST(:types AS text[]) IS NULL OR o.type = ANY(CAST(:types AS text[])))
+            AND NOT EXISTS (SELECT FROM deliveries d WHERE d.endpoint_id = :endpoint AND d.type = o.type
+                AND (d.job_id = o.job_id OR d.batch_id = o.batch_id))
+    ) AS untold
+    WHERE event_id >= :since_id AND event_id < :until_id ORDER BY event_id LIMIT :most + 1
 ), chosen AS (
     SELECT *, row_number() OVER (ORDER BY event_id) AS place FROM (
         SELECT event_id, type, job_id, batch_id, body FROM known
@@ -70,7 +75,7 @@ WITH p AS (
 ), made AS (
     INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, job_id, batch_id, body, next_at)
     SELECT new_id(), event_id, p.tenant_id, p.id, replace(p.id::text, '-', ''), type, job_id, batch_id, body,
-        now() - make_interval(secs => (count(*) OVER () - place) / 1e6)
+        clock_timestamp() - make_interval(secs => (count(*) OVER () - place) / 1e6)
     FROM chosen CROSS JOIN p WHERE place <= :most ORDER BY place RETURNING id
 )
 SELECT (SELECT count(*) FROM made) AS replayed, (SELECT event_id FROM chosen WHERE place = :most + 1) AS next
@@ -131,14 +136,14 @@ async def replay(
     """Have events from `since` to before `until` delivered to an endpoint again, `most` at most, the oldest first.
 
     Those whose last delivery is still pending are left alone. `status` restricts them to what became of that; without
-    it, ends from before the endpoint was made are delivered too, of jobs and batches that were made a day earlier at
-    most. Returns how many there are, and the event that comes next where there are more.
+    it, ends that it was not told of, as long as it did not exist or was disabled, are delivered too: of jobs and
+    batches that were made a day earlier at most. Returns how many there are, and the event that comes next where there
+    are more.
     """
     found = {
         "tenant": tenant_id,
         "endpoint": endpoint_id,
         "since": since,
-        "until": until,
         "from_id": _lowest(since - _SKEW),
         "since_id": _lowest(since),
         "until_id": _lowest(until),

@@ -30,7 +30,7 @@ _BY_KEY = {
 
 # Connection lost, shutting down, cancelled by a limit, out of a resource, I/O error, lock not available, read-only.
 _AWAY = ("08", "57", "53", "58", "55P03", "55000", "25006", "XX")
-_REFUSED = ("22", "23")  # a value that cannot be stored, a constraint
+_REFUSED = ("22", "23", "54")  # a value that cannot be stored, a constraint, a limit of Postgres
 _COLLISION = ("40001", "40P01")  # serialization failure, deadlock
 
 

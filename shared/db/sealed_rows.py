@@ -18,6 +18,7 @@ FIRST = UUID(int=0)
 _AT_ONCE = 500
 
 _PLAIN = text("SELECT tenant_id FROM signing_secrets ORDER BY tenant_id LIMIT :most")
+_SEALED_NOW = text("DELETE FROM signing_secrets WHERE tenant_id = ANY(CAST(:tenants AS text[]))")
 _SEALED = text("""
 SELECT id, tenant_id, sealed, CAST(NULL AS jsonb) AS headers FROM webhook_secrets
 WHERE id > :after AND NOT starts_with(encode(sealed, 'hex'), :now)
@@ -46,6 +47,7 @@ async def seal_plain(connection: Connection, keys: Keys) -> int:
     tenants = (await connection.execute(_PLAIN, {"most": _AT_ONCE})).scalars().all()
     for tenant_id in tenants:
         await webhook_secrets.of_tenant(connection, keys, tenant_id)
+    await connection.execute(_SEALED_NOW, {"tenants": tenants})  # of one that had a sealed one already, too
     return len(tenants)
 
 

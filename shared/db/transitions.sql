@@ -167,7 +167,7 @@ WITH f AS (
     WHERE tenant_id IN (SELECT tenant_id FROM f) AND enabled AND deleted_at IS NULL
 ), d AS (
     INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, job_id, url, include_result, created_at)
-    SELECT delivery_id, delivery_id, tenant_id, NULL, tenant_id || '/' || split_part(webhook->>'url', '/', 3),
+    SELECT delivery_id, delivery_id, tenant_id, NULL, lane_of(tenant_id, webhook->>'url'),
         'job.' || status, id, webhook->>'url', COALESCE((webhook->>'include_result')::boolean, false), at
     FROM j WHERE webhook IS NOT NULL AND status <> 'queued'
     UNION ALL
@@ -217,7 +217,7 @@ WITH f AS (
         SELECT c.*, 'batch.' || status AS type, new_id() AS event_id FROM c WHERE finished_at IS NOT NULL
     ) AS o CROSS JOIN LATERAL (
         SELECT NULL::uuid AS endpoint_id, o.webhook->>'url' AS url,
-            o.tenant_id || '/' || split_part(o.webhook->>'url', '/', 3) AS lane WHERE o.webhook IS NOT NULL
+            lane_of(o.tenant_id, o.webhook->>'url') AS lane WHERE o.webhook IS NOT NULL
         UNION ALL
         SELECT p.id, NULL, replace(p.id::text, '-', '') FROM p
         WHERE p.tenant_id = o.tenant_id AND o.type = ANY(p.event_types)

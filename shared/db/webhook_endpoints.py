@@ -64,9 +64,10 @@ VALUES (:id, :tenant, :signing, :url, :name, CAST(:event_types AS text[]), :desc
 _COUNT = text("SELECT count(*) FROM webhook_endpoints WHERE tenant_id = :tenant AND deleted_at IS NULL")
 _GET = text(f"""
 WITH e AS (
-    SELECT * FROM webhook_endpoints WHERE id = :id AND tenant_id = :tenant AND deleted_at IS NULL FOR UPDATE
+    SELECT * FROM webhook_endpoints WHERE id = :id AND tenant_id = :tenant AND deleted_at IS NULL
 ) {_SEEN}
 """)
+_LOCK = text("SELECT FROM webhook_endpoints WHERE id = :id AND tenant_id = :tenant FOR UPDATE")
 _PAGE = text(f"""
 WITH e AS (
     SELECT * FROM webhook_endpoints
@@ -101,8 +102,10 @@ async def count(connection: Connection, tenant_id: str) -> int:
     return int((await connection.execute(_COUNT, {"tenant": tenant_id})).scalar_one())
 
 
-async def get(connection: Connection, tenant_id: str, id_: UUID) -> EndpointRow | None:
-    """Return an endpoint, locked until the transaction ends."""
+async def get(connection: Connection, tenant_id: str, id_: UUID, *, lock: bool = False) -> EndpointRow | None:
+    """Return an endpoint; `lock` it until the transaction ends, where it is to be changed."""
+    if lock:
+        await connection.execute(_LOCK, {"id": id_, "tenant": tenant_id})
     return (await connection.execute(_GET, {"id": id_, "tenant": tenant_id})).first()
 
 

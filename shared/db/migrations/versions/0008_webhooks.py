@@ -78,7 +78,7 @@ CREATE TABLE deliveries (
     include_result boolean NOT NULL DEFAULT false,
     status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'delivered', 'exhausted', 'disabled')),
     tries integer NOT NULL DEFAULT 0,
-    next_at timestamptz NOT NULL DEFAULT now(),
+    next_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     answer_status integer,
@@ -105,10 +105,17 @@ CREATE FUNCTION new_id(at timestamptz DEFAULT clock_timestamp()) RETURNS uuid LA
 $$
 """
 
+# The lane of an address that a job or a batch names: all of a host's ports and paths, short enough for an index.
+LANE_OF = """
+CREATE FUNCTION lane_of(tenant text, url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT tenant || '/' || left(lower(COALESCE(substring(url FROM '^[A-Za-z]+://([^/?#]+)'), '')), 200)
+$$
+"""
+
 MOVED = """
 INSERT INTO deliveries (id, event_id, tenant_id, lane, type, job_id, batch_id, url, include_result, status, tries,
     next_at, created_at, finished_at, answer_status, answer_error)
-SELECT id, id, tenant_id, tenant_id || '/' || split_part(url, '/', 3), type, job_id, batch_id, url, include_result,
+SELECT id, id, tenant_id, lane_of(tenant_id, url), type, job_id, batch_id, url, include_result,
     status, tries, next_at, created_at, finished_at, answer_status, answer_error
 FROM old_deliveries
 """
@@ -121,7 +128,7 @@ def upgrade() -> None:
         op.execute(f"ALTER INDEX {name} RENAME TO old_{name}")
     # The only hosts that jobs and batches may name in a webhook; null: any.
     op.execute("ALTER TABLE tenants ADD COLUMN webhook_hosts text[]")
-    for statement in (*TABLES.split(";\n"), *DELIVERIES.split(";\n"), NEW_ID, MOVED):
+    for statement in (*TABLES.split(";\n"), *DELIVERIES.split(";\n"), NEW_ID, LANE_OF, MOVED):
         op.execute(statement)
     op.execute("DROP TABLE old_deliveries")
 
