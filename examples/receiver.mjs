@@ -13,7 +13,11 @@ const TOLERANCE_SECONDS = 300;
 const MOST_SEEN = 100_000;
 const LARGEST = 64 * 2 ** 20;
 
-const key = Buffer.from(process.env.WEBHOOK_SECRET.replace(/^whsec_/, ""), "base64");
+const key = Buffer.from((process.env.WEBHOOK_SECRET ?? "").replace(/^whsec_/, ""), "base64");
+if (key.length < 24) {
+  console.error("Set WEBHOOK_SECRET to the endpoint's signing secret, whsec_...");
+  process.exit(1);
+}
 const seen = new Set();
 
 // Tell whether one of the signatures is ours, in a time that says nothing of how nearly.

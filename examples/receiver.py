@@ -53,7 +53,10 @@ class Receiver:
 
 
 async def serve(port: int) -> None:
-    receiver = Receiver(os.environ["WEBHOOK_SECRET"])
+    secret = os.environ.get("WEBHOOK_SECRET", "")
+    if not secret.startswith("whsec_"):
+        sys.exit("Set WEBHOOK_SECRET to the endpoint's signing secret, whsec_...")
+    receiver = Receiver(secret)
     app = web.Application(client_max_size=LARGEST)
     app.router.add_post("/", receiver.receive)
     runner = web.AppRunner(app)

@@ -93,6 +93,8 @@ async def redeliver(request: web.Request) -> web.Response:
     async with db.transaction(state.engine) as connection:
         row = await _delivery(connection, request)
         _check_enabled(row)
+        if row.status == "pending":
+            raise ApiError(409, "This delivery is still pending.", code="delivery_pending", should_retry=False)
         made = await delivery_history.redeliver(connection, tenant, row.id)
     await _wake(state)
     headers = {"Location": f"/v1/webhook_deliveries/{ids.show('delivery', made.id)}"}
@@ -108,6 +110,9 @@ async def replay(request: web.Request) -> web.Response:
     async with db.transaction(state.engine) as connection:
         row = await endpoint(connection, request)
         _check_enabled(row)
+        if not await delivery_history.take_turn(connection, row.id):
+            said = "Another replay to this endpoint is under way."
+            raise ApiError(409, said, code="replay_under_way", retry_after=1)
         replayed, following = await delivery_history.replay(
             connection, row.tenant_id, row.id, since=asked.since, until=until, types=asked.types, status=asked.status
         )

@@ -1,7 +1,8 @@
 """What every handler of the front door may reach, made once in main."""
 
 import asyncio
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -42,6 +43,8 @@ class State:
     secrets_keys: Keys | None
     unvalidated: asyncio.Event
     """A batch has come whose lines are in a file."""
+    samples: Counter[str] = field(default_factory=Counter)
+    """How many samples to webhook endpoints each tenant waits for."""
 
 
 STATE = web.AppKey("state", State)

@@ -123,7 +123,8 @@ async def _stream(
 ) -> web.StreamResponse:
     """Pass the chunks on; what goes wrong before the first of them is answered with its status, later by an event."""
     out = EventStream(request, headers)
-    lost = ApiError(502, "The stream was interrupted; send the request again.", type="server_error", code="interrupted")
+    said = "What was sent is void: the answer broke off, or was asked for anew. Send the request again."
+    lost = ApiError(502, said, type="server_error", code="interrupted")
     chunks, whole, skipping = 0, False, False
     async for step in steps:
         match step:

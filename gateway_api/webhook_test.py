@@ -24,18 +24,33 @@ PATIENCE = 5.0
 """Seconds a sample may wait for its turn, besides the time that its receiver has to answer."""
 
 LOOK_SECONDS = 0.1
+MOST_AT_ONCE = 10
+"""Samples of one tenant that a front door waits for at a time."""
 
 
 async def test(request: web.Request) -> web.Response:
     """`POST /v1/webhook_endpoints/{id}/test` `{"event_type"}`: sends a sample once and tells its receiver's answer."""
     state, tenant = request.app[STATE], request[TENANT]
     asked = await body(request, TestRequest, may_be_empty=True)
-    id_ = ids.new_id()
+    if state.samples[tenant] >= MOST_AT_ONCE:
+        said = f"{MOST_AT_ONCE} tests are under way."
+        raise ApiError(429, said, type="rate_limit_error", code="too_many_tests", retry_after=1)
+    state.samples[tenant] += 1
+    try:
+        return await _test(request, asked.event_type)
+    finally:
+        state.samples[tenant] -= 1
+        if not state.samples[tenant]:
+            del state.samples[tenant]
+
+
+async def _test(request: web.Request, wanted: EventType | None) -> web.Response:
+    state, tenant, id_ = request.app[STATE], request[TENANT], ids.new_id()
     async with db.transaction(state.engine) as connection:
         row = await endpoint(connection, request)
         if not row.enabled:
             raise ApiError(409, "This endpoint is disabled: enable it first.", code="webhook_disabled")
-        type_ = asked.event_type or row.event_types[0]
+        type_ = wanted or row.event_types[0]
         await trial_deliveries.insert(connection, id_, tenant, row.id, type=type_, body=_sample(type_, row.id))
     with suppress(*RedisAway):
         await state.queue.wake(DELIVER_WAKE)

@@ -9,7 +9,9 @@ from gateway_api.webhook_endpoints import keys_of
 from shared import signing
 from shared.db import engine as db
 from shared.db import webhook_endpoints, webhook_secrets
+from shared.errors import ApiError
 from shared.event_types import EVENT_TYPES
+from shared.sealing import SealedError
 
 JWKS_SECONDS = 300
 
@@ -23,8 +25,12 @@ async def signing_secret(request: web.Request) -> web.Response:
     """`GET /v1/webhook_signing_secret`: the secret that signs what goes to addresses in jobs and batches."""
     state = request.app[STATE]
     keys = keys_of(state)
-    async with db.transaction(state.engine) as connection:
-        secret = await webhook_secrets.of_tenant(connection, keys, request[TENANT])
+    try:
+        async with db.transaction(state.engine) as connection:
+            secret = await webhook_secrets.of_tenant(connection, keys, request[TENANT])
+    except SealedError as error:
+        said = f"The secret cannot be read: {error}"
+        raise ApiError(500, said, type="server_error", code="secret_unreadable", should_retry=False) from None
     return as_json(
         {"object": "webhook_signing_secret", "signing_secret": secret}, headers={"Cache-Control": "no-store"}
     )

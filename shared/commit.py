@@ -80,10 +80,9 @@ async def stop_batch(engine: db.Engine, queue: Queue, tenant: str, id_: UUID) ->
     Should we end before it is done, maintenance goes on with it. Raises Unavailable where Postgres is away.
     """
     while True:  # jobs are claimed, and given back, while we look
-        async with db.transaction(engine) as connection:
-            # These first: what is claimed between the two looks is among those that run.
-            queued = await batches.queued(connection, tenant, id_, limit=_PAGE)
-            running, has_delivery = await batches.ask_cancel(connection, tenant, id_)
+        # These first: what is claimed between the two looks is among those that run.
+        queued = await db.run(engine, lambda connection: batches.queued(connection, tenant, id_, limit=_PAGE))
+        running, has_delivery = await db.run(engine, lambda connection: batches.ask_cancel(connection, tenant, id_))
         with suppress(*RedisAway):  # their workers find the marks when they renew their leases
             if running:
                 await queue.announce(CANCEL, running)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -37,6 +38,7 @@ logger = structlog.get_logger("workers")
 
 FILES_SECONDS = 60.0
 _AWAY_SECONDS = 0.5
+_MOST_OPEN_FILES = 65_536
 
 
 @asynccontextmanager
@@ -110,15 +112,25 @@ async def deliver(chosen: Settings, found: Config) -> None:
     keys = chosen.secrets_keys
     if keys is None:
         raise ConfigError("SLUICE_SECRETS_KEY must be set, to sign webhooks; make one with `openssl rand -base64 32`")
-    client = destination.session(found.webhooks.allow_private_networks, limit=MOST_AT_ONCE)
+    _raise_open_files()
+    sending = destination.session(found.webhooks.allow_private_networks, limit=MOST_AT_ONCE)
     channels = Channels(found.alerts.channels)
-    async with _stores(chosen, "sluice-deliver", by_key=True) as (engine, line, _), client, channels:
+    async with _stores(chosen, "sluice-deliver", by_key=True) as (engine, line, _), sending as client, channels:
         await _until_available(lambda: seal_all(engine, keys))
         signers = Signers(engine, keys)
         deliverer = Deliverer(
             engine, line, client, webhooks=found.webhooks, signers=signers, timeout=chosen.webhook_timeout
         )
         await _until_signalled(_together(deliverer.run(), Alerter(engine, channels).run()))
+
+
+def _raise_open_files() -> None:
+    """Let this process have as many files open as it may: by default it may have fewer than connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # a system may have a limit besides that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def maintain(chosen: Settings, found: Config) -> None:

@@ -41,16 +41,18 @@ JITTER = 0.1
 MOST_AT_ONCE = 2_000
 MOST_CLAIMED = 200
 MOST_LANES = 500
-MOST_BYTES = 64 * 2**20
-"""Results that are held to be sent, besides those of one claim: beyond it nothing is claimed."""
+BYTES_A_PLACE = 32 * 1024
+"""A larger result takes more of the `MOST_AT_ONCE` places: so 64 MiB are held at most, besides those of one claim."""
 _SLOWER = frozenset({429, 502, 504})
-_SLOWER_REST = 1.0
+_SLOWER_REST, _LONGEST_REST = 1.0, 60.0
 _NOT_SENT_REST = 1.0
 _SAFETY_SECONDS = 5.0
+_LOOK_REST = 0.05
 _EVERYWHERE_SECONDS = 30.0
 _OVERLAP = timedelta(seconds=2)
 """How much later than it says it fell due a delivery may be committed; more, and only `look_everywhere` finds it."""
 _AWAY_SECONDS = 1.0
+_LOGGED_CHARACTERS = 100
 
 _GONE = Answer(0, error="what it is about is gone")
 
@@ -79,7 +81,6 @@ class Deliverer:
         self._bulkheads = Bulkheads(most=MOST_AT_ONCE)
         self._recording: GroupCommit[Try, None] = GroupCommit(self._record)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bytes = 0
         self._since = datetime.now(UTC) - _OVERLAP
         self._look_at = self._everywhere_at = 0.0
         self._stirred = asyncio.Event()
@@ -123,7 +124,7 @@ class Deliverer:
         """Claim what is due and may be sent, and begin to send it; return the seconds in which there may be more."""
         if self._look_at <= time.monotonic():
             await self._look()
-        while self._bulkheads.running < MOST_AT_ONCE and self._bytes < MOST_BYTES:
+        while self._bulkheads.running < MOST_AT_ONCE:
             rooms = self._bulkheads.rooms(time.monotonic(), most=MOST_LANES)
             if not rooms:
                 break
@@ -142,15 +143,14 @@ class Deliverer:
         self._bulkheads.due(found.lanes)
         self._since = found.at - _OVERLAP
         if found.seconds is not None:
-            self._look_at = min(self._look_at, now + found.seconds)
+            self._look_at = min(self._look_at, now + max(found.seconds, _LOOK_REST))
 
     async def _claim(self, rooms: Sequence[deliveries.Room], limit: int) -> None:
         async with db.transaction(self._engine) as connection:
             claimed = await deliveries.claim(connection, rooms, limit=limit, lease=self._timeout * 2 + 10)
             about: dict[UUID, Any] = dict(await deliveries.jobs_of(connection, claimed, most=MOST_RESULT_BYTES))
-            for row in claimed:
-                if row.batch_id is not None:
-                    about[row.batch_id] = await batches.get(connection, row.tenant_id, row.batch_id)
+            of_batches = [(row.tenant_id, row.batch_id) for row in claimed if row.batch_id is not None]
+            about |= await batches.of_ids(connection, of_batches)
         self._bulkheads.taken(rooms, claimed, limit=limit)
         for row in claimed:
             task = asyncio.create_task(self._deliver(row, about.get(row.job_id or row.batch_id)))
@@ -159,14 +159,14 @@ class Deliverer:
 
     async def _deliver(self, row: Any, about: Any) -> None:
         size = (about is not None and row.job_id and len(about.result or b"")) or 0
-        self._bytes += size
+        self._bulkheads.hold(row.tenant_id, size // BYTES_A_PLACE)
         try:
             tried, rest, good = await self._tried(row, about)
         except Exception:
             log.exception("delivery.crashed", delivery=ids.show("delivery", row.id))
             failed = Answer(0, error="the event could not be made")
             tried, rest, good = self._outcome(row, failed, at=datetime.now(UTC), theirs=False), 0.0, None
-        self._bytes -= size
+        self._bulkheads.hold(row.tenant_id, -(size // BYTES_A_PLACE))
         self._bulkheads.ended(row.lane, good=good, now=time.monotonic(), rest=rest)
         self._stirred.set()
         try:
@@ -201,7 +201,11 @@ class Deliverer:
         except SealedError as error:
             return self._outcome(row, Answer(0, error=f"it cannot be signed: {error}"), at=at, theirs=False), 0.0, None
         answer = await post(self._client, row.url, body, headers, timeout=self._timeout)
-        rest = answer.asked or (_SLOWER_REST if answer.status in _SLOWER else 0.0)
+        if answer.ours:
+            log.warning("delivery.not_sent", delivery=ids.show("delivery", row.id), error=answer.error)
+            return _not_sent(row, "pending", at=at, due=row.due_at), _NOT_SENT_REST, None
+        # The delivery waits as long as it is asked to; its lane not so long that a repair would go unseen.
+        rest = min(answer.asked or (_SLOWER_REST if answer.status in _SLOWER else 0.0), _LONGEST_REST)
         return self._outcome(row, answer, at=at), 0.0 if answer.good else rest, answer.good
 
     async def _wait(self, row: Any) -> float:
@@ -226,9 +230,12 @@ class Deliverer:
         log.info(
             "delivery.tried",
             delivery=ids.show("delivery", row.id),
+            tenant=row.tenant_id,
+            endpoint=row.endpoint_id and ids.show("webhook", row.endpoint_id),
             tries=row.tries,
             status=status,
             answer=answer.status,
+            error=answer.error and answer.error[:_LOGGED_CHARACTERS],
         )
         return Try(
             id=row.id,

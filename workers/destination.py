@@ -5,12 +5,17 @@ So a name that resolves to something else the second time, or a literal address,
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 
 from shared.webhook_url import Network, address_allowed
+from workers import names
 
+MOST_INFORMATIONAL = 20
 KEPT_SECONDS = 15.0
 """How long a connection is kept that nobody uses."""
 
@@ -19,7 +24,7 @@ class Forbidden(OSError):
     """The address is on a private network that the configuration does not allow; aiohttp wraps it."""
 
 
-def connector(allowed: Sequence[Network], *, limit: int) -> aiohttp.TCPConnector:
+def connector(allowed: Sequence[Network], *, limit: int, resolver: AbstractResolver) -> aiohttp.TCPConnector:
     """Return a connector that connects to global addresses, and to those in `allowed`, and to no others.
 
     A request to another raises `aiohttp.ClientConnectorError` before a packet is sent. `limit` is how many connections
@@ -38,16 +43,43 @@ def connector(allowed: Sequence[Network], *, limit: int) -> aiohttp.TCPConnector
         made.setblocking(False)
         return made
 
-    return aiohttp.TCPConnector(limit=limit, keepalive_timeout=KEPT_SECONDS, socket_factory=make_socket)
-
-
-def session(allowed: Sequence[Network], *, limit: int) -> aiohttp.ClientSession:
-    """Return a client of such a connector that keeps no cookies, of any receiver for any other, and unpacks nothing."""
-    return aiohttp.ClientSession(
-        connector=connector(allowed, limit=limit),
-        headers={"user-agent": "sluice-webhooks", "accept-encoding": "identity"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        timeout=aiohttp.ClientTimeout(total=None),  # `post` has its own
+    return aiohttp.TCPConnector(
+        limit=limit, keepalive_timeout=KEPT_SECONDS, socket_factory=make_socket, resolver=resolver
     )
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer of a receiver that may not go on and on saying that it goes on (1xx), which would be read for ever."""
+
+    _reads = 0
+
+    @property
+    def _protocol(self) -> Any:
+        # It is asked for once for each answer that is read: the informational ones, and the one that counts.
+        self._reads += 1
+        if self._reads > MOST_INFORMATIONAL:
+            raise aiohttp.ClientPayloadError("the receiver sends one informational answer after the other")
+        return self._read_from
+
+    @_protocol.setter
+    def _protocol(self, protocol: Any) -> None:
+        self._read_from = protocol
+
+
+@asynccontextmanager
+async def session(allowed: Sequence[Network], *, limit: int) -> AsyncIterator[aiohttp.ClientSession]:
+    """Have a client of such a connector that keeps no cookies, of any receiver for any other, and unpacks nothing."""
+    resolver = names.resolver()
+    try:
+        async with aiohttp.ClientSession(
+            connector=connector(allowed, limit=limit, resolver=resolver),
+            headers={"user-agent": "sluice-webhooks", "accept-encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            response_class=_Response,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),  # `post` has its own
+        ) as client:
+            yield client
+    finally:
+        await resolver.close()

@@ -1,6 +1,7 @@
 """One POST to a receiver of webhooks, which may do anything: hang, drip, never end, break its TLS, close at once."""
 
 import asyncio
+import errno
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ ANSWER_SECONDS = 1.0
 """How long an answer's body is read after its status came; the status is what counts."""
 EXCERPT_BYTES = 500
 _ERROR_CHARACTERS = 500
+_OURS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a receiver said: a status, or an error in words.
 
-    `asked` are the seconds that it asks to wait, `excerpt` is the beginning of its body.
+    `asked` are the seconds that it asks to wait, `excerpt` is the beginning of its body. Where the error is `ours`, we
+    lacked a file descriptor: nothing was sent.
     """
 
     ms: int
@@ -28,6 +31,7 @@ class Answer:
     error: str | None = None
     asked: float | None = None
     excerpt: str | None = None
+    ours: bool = False
 
     @property
     def good(self) -> bool:
@@ -46,7 +50,8 @@ async def post(
     except TimeoutError:
         return Answer(_ms(begun), error=f"no answer within {timeout:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Answer(_ms(begun), error=printable(f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]))
+        words = printable(f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS])
+        return Answer(_ms(begun), error=words, ours=isinstance(error, OSError) and error.errno in _OURS)
     ms, asked = _ms(begun), retry.retry_after({name.lower(): value for name, value in response.headers.items()})
     return Answer(ms, response.status, asked=asked, excerpt=printable(await _beginning(response)))
 

@@ -24,6 +24,8 @@ CHUNK_BYTES = 16 * 2**20
 LARGEST_LINE = 60 * 2**20
 MOST_FAULTS = 10
 NANO = Decimal("1e-9")
+OPTIONS = frozenset(JobRequest.model_fields) - {"body"}
+"""What a line says of its job; all else of a bare line is its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ def survey(path: Path, defaults: Defaults, *, unit: str = "line") -> Survey:
     if waits and len(chunks) > 1:
         faults.append(
             f"lines with depends_on go in one call, of {CHUNK_LINES:,} lines and {CHUNK_BYTES >> 20} MiB at most: "
-            "upload the file with `sluice files upload`, and make a batch of it with POST /v1/batches"
+            "upload a file of OpenAI batch lines with `sluice files upload`, and make a batch of it with "
+            "`sluice batches create`"
         )
     if hidden:
         faults.append(f"… and {hidden:,} more")
@@ -133,7 +136,8 @@ def request(raw: bytes, number: int, defaults: Defaults) -> Json | str:
     """Return a line as a batch request, or what keeps it from being one.
 
     Three forms are read: OpenAI's batch line (`custom_id`, `url`, `body` and a job's options); a bare body, known by
-    its `messages` or `input`; and `{"prompt": "…"}`, a single user message. A bare form may carry a `custom_id`.
+    its `messages` or `input`; and `{"prompt": "…"}`, a single user message, with at most a `model`. A bare form may
+    carry a job's options too.
     """
     try:
         line = orjson.loads(raw)
@@ -170,18 +174,21 @@ def _filled(body: Json, url: object, defaults: Defaults) -> Json:
 
 
 def _bare(line: Json) -> Json | str:
-    body = {name: value for name, value in line.items() if name != "custom_id"}
-    named = {"custom_id": line["custom_id"]} if "custom_id" in line else {}
+    options = {name: value for name, value in line.items() if name in OPTIONS}
+    body = {name: value for name, value in line.items() if name not in OPTIONS}
     if "messages" in body:
-        return {**named, "body": body}
+        return {**options, "body": body}
     if "input" in body:
-        return {**named, "url": "/v1/embeddings", "body": body}
+        return {"url": "/v1/embeddings", **options, "body": body}
     if "prompt" not in body:
         return "has none of `body`, `messages`, `input` and `prompt`"
     prompt = body.pop("prompt")
     if not isinstance(prompt, str):
         return "`prompt` must be a string"
-    return {**named, "body": {**body, "messages": [{"role": "user", "content": prompt}]}}
+    if unknown := sorted(body.keys() - {"model"}):
+        named = ", ".join(f"`{name}`" for name in unknown[:MOST_FAULTS])
+        return f"{named} cannot stand beside `prompt`: it is no option of a job; a body with it needs `messages`"
+    return {**options, "body": {**body, "messages": [{"role": "user", "content": prompt}]}}
 
 
 def _faults(line: Json | str, raw: bytes, number: int, ids: dict[str, int], unit: str) -> list[str]:

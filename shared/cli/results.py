@@ -67,6 +67,9 @@ def _output(body: Json) -> str:
             parts = [part for item in items if item.get("type") == "message" for part in item["content"]]
             texts = [part["text"] for part in parts if part.get("type") == "output_text"]
             return "".join(texts) or orjson.dumps(items).decode()
+        case {"type": "message", "content": [*blocks]}:
+            texts = [block["text"] for block in blocks if block.get("type") == "text"]
+            return "".join(texts) or orjson.dumps(blocks).decode()
         case {"data": [{"embedding": list(numbers)}]}:
             return orjson.dumps(numbers).decode()
     return orjson.dumps(body).decode()
@@ -89,11 +92,16 @@ def append(file: BinaryIO, lines: Iterable[Json], *, as_csv: bool = False) -> in
             writer.writerow([getattr(found, column) for column in COLUMNS])
         file.write(rows.getvalue().encode())
     else:
-        for line in lines:
-            file.write(orjson.dumps({name: value for name, value in line.items() if name != "cursor"}) + b"\n")
+        write_lines(file, lines)
     file.flush()
     os.fsync(file.fileno())
     return file.tell()
+
+
+def write_lines(file: BinaryIO, lines: Iterable[Json]) -> None:
+    """Write result lines as JSON, without their cursors."""
+    for line in lines:
+        file.write(orjson.dumps({name: value for name, value in line.items() if name != "cursor"}) + b"\n")
 
 
 def read(out: Path) -> Iterator[Record]:

@@ -85,7 +85,7 @@ def opened(out: Path, digest: str, *, again: bool = False) -> Iterator[tuple[Bin
 
     What the state does not count is cut off; a file that lost bytes which counted is fetched anew from its beginning.
     With `again` a new state submits what was submitted before a second time. Raises CliError where the file is of
-    another submission, or another run writes it at this moment.
+    another submission, or another run writes it at this moment. Where nothing was submitted no empty file stays.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("ab") as file:
@@ -93,22 +93,31 @@ def opened(out: Path, digest: str, *, again: bool = False) -> Iterator[tuple[Bin
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CliError(f"another run is writing {out}") from error
-        state = load(state_path(out))
-        if state is None:
-            if file.tell():
-                raise CliError(f"{out} already exists: name another file with --out, or delete it")
-            state = State(digest, again=secrets.token_hex(4) if again else "")
-            if again:  # saved before the first batch is sent, so that no interruption makes it another submission
-                save(state_path(out), state)
-        elif state.digest != digest:
-            raise CliError(
-                f"{out} holds the results of other lines or options: name another file with --out, "
-                f"or delete it and {state_path(out)}"
-            )
-        elif again and not state.again:
-            raise CliError(f"{out} holds the results of these lines: name another file with --out to submit them again")
-        if file.tell() < state.size:
-            state = state.rewound()
-        file.truncate(state.size)
-        file.seek(state.size)
-        yield file, state
+        try:
+            state = _begun(out, digest, size=file.tell(), again=again)
+            file.truncate(state.size)
+            file.seek(state.size)
+            yield file, state
+        finally:
+            saved = load(state_path(out))
+            if not (saved and saved.parts) and not os.fstat(file.fileno()).st_size:
+                out.unlink()
+
+
+def _begun(out: Path, digest: str, *, size: int, again: bool) -> State:
+    """Return the state to go on from with a results file of `size` bytes. Raises CliError."""
+    state = load(state_path(out))
+    if state is None:
+        if size:
+            raise CliError(f"{out} already exists: name another file with --out, or delete it")
+        state = State(digest, again=secrets.token_hex(4) if again else "")
+        if again:  # saved before the first batch is sent, so that no interruption makes it another submission
+            save(state_path(out), state)
+    elif state.digest != digest:
+        raise CliError(
+            f"{out} holds the results of other lines or options: name another file with --out, "
+            f"or delete it and {state_path(out)}"
+        )
+    elif again and not state.again:
+        raise CliError(f"{out} holds the results of these lines: name another file with --out to submit them again")
+    return state.rewound() if size < state.size else state

@@ -1,6 +1,7 @@
 """`sluice up`: servers, migration, and every process of the gateway as children that are restarted when they die."""
 
 import asyncio
+import errno
 import os
 import secrets
 import signal
@@ -18,6 +19,7 @@ from shared.config import Config
 from shared.db import migrate
 from shared.embedded import postgres, redis
 from shared.embedded.children import Child, ChildSpec, supervise
+from shared.errors import SluiceError
 from shared.settings import Settings
 
 READY_SECONDS = 30.0
@@ -28,6 +30,7 @@ async def run() -> None:
     chosen = settings.load()
     log.configure(chosen.log_level, chosen.log_format)
     found = config.load(chosen.config, os.environ)
+    _refuse_taken(chosen.host, chosen.port)
     chosen.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     _cancel_on_signal()
     async with AsyncExitStack() as stack:
@@ -142,6 +145,15 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Raise SluiceError where another process has the port: what is announced as ready would be that one."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SluiceError(f"port {port} is taken: set SLUICE_PORT") from None
 
 
 async def _announce(chosen: Settings, found: Config, key: str | None) -> None:

@@ -1,5 +1,6 @@
 """`sluice webhooks`: what became of deliveries, and having events delivered again."""
 
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,8 +76,8 @@ def redeliver(id_: DeliveryId, tenant: Tenant = None, json: AsJson = False, url:
 
 def replay(
     id_: Id,
-    since: Annotated[str, typer.Option(help="from when, as 2026-11-21T05:00:00Z")],
-    until: Annotated[str | None, typer.Option(help="to before when (default: now)")] = None,
+    since: Annotated[str, typer.Option(help="from when: 10m, 24h or 7d ago, a day (UTC), or 2026-11-21T05:00:00Z")],
+    until: Annotated[str | None, typer.Option(help="to before when, likewise (default: now)")] = None,
     event: Annotated[list[str] | None, typer.Option(help="only this type; repeat it")] = None,
     status: Annotated[str | None, typer.Option(help="only what was delivered, exhausted or disabled")] = None,
     tenant: Tenant = None,
@@ -84,7 +85,7 @@ def replay(
     url: Url = None,
 ) -> None:
     """Have an endpoint's events since a moment delivered again, the oldest first, each with the same webhook-id."""
-    asked = {"since": since, "until": until, "types": event, "status": status}
+    asked = {"since": _moment(since), "until": until and _moment(until), "types": event, "status": status}
 
     async def act(client: "Client") -> dict[str, Any]:
         return await client.post(
@@ -96,6 +97,20 @@ def replay(
         as_json(told)
         return
     facts({"replayed": told["replayed"], "go on with --since": told["next_since"]})
+
+
+def _moment(text: str) -> str:
+    """Return when `10m` ago was, or a day's midnight in UTC; any other text is the gateway's to judge."""
+    from shared.config_values import seconds
+
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=float(str(seconds(text))))).isoformat()
+    except ValueError:
+        pass
+    try:
+        return f"{date.fromisoformat(text)}T00:00:00Z"
+    except ValueError:
+        return text
 
 
 def _to(one: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shared.cli.calls import Tenant, Url, listed, path_of, with_client
-from shared.cli.output import AsJson, as_json, facts, moment, table
+from shared.cli.output import AsJson, as_json, facts, moment, note, table
 
 if TYPE_CHECKING:
     from shared.cli.client import Client
@@ -50,7 +50,10 @@ def create(
     async def act(client: "Client") -> dict[str, Any]:
         return await client.post(PATH, await _expanded(client, given) | {"signing": signing})
 
-    _show(with_client(url, act, tenant=tenant), json=json)
+    made = with_client(url, act, tenant=tenant)
+    _show(made, json=json)
+    if not event:
+        note(f"No --event was named, so it is told of {', '.join(made['event_types'])}.")
 
 
 @app.command("list")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, literal_column, select, text
+from sqlalchemy import Row, literal_column, select, text, tuple_
 
 from shared import ids
 from shared.db.engine import Connection
@@ -70,6 +70,15 @@ async def get(connection: Connection, tenant_id: str, id_: UUID) -> BatchRow | N
     """Return a tenant's batch that was not deleted."""
     query = select(*_SHOWN).where(batches.c.id == id_, batches.c.tenant_id == tenant_id, batches.c.deleted_at.is_(None))
     return (await connection.execute(query)).first()
+
+
+async def of_ids(connection: Connection, wanted: Sequence[tuple[str, UUID]]) -> dict[UUID, BatchRow]:
+    """Return those of some batches, each by its tenant and its id, that were not deleted."""
+    if not wanted:
+        return {}
+    named = tuple_(batches.c.tenant_id, batches.c.id).in_(wanted)
+    query = select(*_SHOWN).where(named, batches.c.deleted_at.is_(None))
+    return {row.id: row for row in await connection.execute(query)}
 
 
 async def page(

@@ -227,7 +227,7 @@ async def disable(connection: Connection, endpoint_id: UUID, reason: str) -> Non
     if row is None:
         return
     shown = ids.show("webhook", endpoint_id)
-    subject = f"{shown} {row.at:%Y-%m-%dT%H:%M:%S}"
+    subject = f"{shown} {row.at:%Y-%m-%d}"  # once a day, however often its owner enables it again
     message = f"The webhook endpoint {shown} was disabled: {reason}."
     fields = {"endpoint": shown, "name": row.name, "reason": reason}
     await alerts.add(connection, [NewAlert("webhook_endpoint.disabled", subject, message, fields, row.tenant_id)])

@@ -22,6 +22,7 @@ _GET = text("""
 SELECT d.*, e.url AS endpoint_url, COALESCE(e.enabled, true) AS enabled FROM deliveries d
 LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id WHERE d.id = :id AND d.tenant_id = :tenant
 """)
+_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('replay/' || :endpoint, 0))")
 _ATTEMPTS = text("SELECT * FROM delivery_attempts WHERE delivery_id = :id AND tenant_id = :tenant ORDER BY number")
 _REDELIVER = text("""
 INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, job_id, batch_id, body, url, include_result)
@@ -120,6 +121,11 @@ async def attempts_of(connection: Connection, tenant_id: str, id_: UUID) -> Sequ
 async def redeliver(connection: Connection, tenant_id: str, id_: UUID) -> DeliveryRow:
     """Have the event of a tenant's delivery delivered again to the same place; return the new delivery."""
     return (await connection.execute(_REDELIVER, {"id": id_, "tenant": tenant_id})).one()
+
+
+async def take_turn(connection: Connection, endpoint_id: UUID) -> bool:
+    """Tell whether nobody else replays to an endpoint; nobody does then until the transaction ends."""
+    return bool((await connection.execute(_TURN, {"endpoint": endpoint_id.hex})).scalar_one())
 
 
 async def replay(

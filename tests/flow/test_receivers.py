@@ -216,6 +216,8 @@ async def test_the_command_line_keeps_endpoints(sluice: Gateway, tmp_path: Path)
         "create", "https://hooks.example.com/", "--header", "X-Env: prod", "--rpm", "60", "--event", "batch.*"
     )
     assert (first["rpm"], len(first["event_types"]), first["headers"]) == (60, 4, {"X-Env": "***"})
+    for since in ("10m", str(datetime.now(UTC).date()), datetime.now(UTC).isoformat()):
+        assert (await run("replay", first["id"], "--since", since, "--status", "exhausted"))["replayed"] == 0
     changed = await run("update", first["id"], "--rpm", "0", "--disable", "--name", "renamed")
     assert (changed["rpm"], changed["enabled"], changed["name"]) == (None, False, "renamed")
     rotated = await run("rotate", first["id"])
@@ -225,4 +227,6 @@ async def test_the_command_line_keeps_endpoints(sluice: Gateway, tmp_path: Path)
     assert (code, "disabled: its owner asked for it" in out) == (0, True)
     code, out, _ = await sluice_command(sluice, tmp_path, "webhooks", "list")
     assert (code, first["id"] in out) == (0, True)
+    _, _, err = await sluice_command(sluice, tmp_path, "webhooks", "create", "https://hooks.example.com/")
+    assert "told of job.completed, job.failed, job.cancelled, job.expired" in err
     assert (await run("delete", first["id"]))["deleted"] is True

@@ -211,7 +211,55 @@ async def test_jobs_and_batches_are_listed_shown_and_cancelled(sluice: Gateway, 
     assert (code, "only a failed or expired" in err.lower()) == (1, True)
 
 
+async def test_a_file_that_was_uploaded_becomes_a_batch_and_its_results_are_written(
+    sluice: Gateway, tmp_path: Path
+) -> None:
+    async def run(*arguments: str) -> tuple[int | None, str, str]:
+        return await sluice_command(sluice, tmp_path, *arguments)
+
+    write(tmp_path / "in.jsonl", [{**line(text=f"uploaded {n}"), "custom_id": str(n)} for n in range(3)])
+    file = orjson.loads((await run("files", "upload", "in.jsonl", "--json"))[1])["id"]
+    code, out, err = await run(
+        "batches", "create", file, "--endpoint", "/v1/chat/completions", "--window", "24h", "--json"
+    )
+    made = orjson.loads(out)
+    assert (code, made["endpoint"], made["completion_window"]) == (0, "/v1/chat/completions", "24h"), err
+    code, shown, err = await run("batches", "watch", made["id"])
+    assert code == 0, err
+    assert (file in shown, "output file   file_" in shown) == (True, True)
+    code, out, err = await run("batches", "results", made["id"])
+    assert (code, {orjson.loads(text)["custom_id"] for text in out.splitlines()}) == (0, {"0", "1", "2"}), err
+    assert "cursor" not in out
+    assert (await run("batches", "results", made["id"], "--out", "out.csv"))[0] == 0
+    assert (tmp_path / "out.csv").read_text().count("completed") == 3
+    assert (await run("batches", "results", f"{made['id'][:-1]}_", "--out", "none"))[0] == 1
+    assert not (tmp_path / "none").exists()
+
+
+async def test_a_batch_that_failed_its_validation_says_what_was_wrong(sluice: Gateway, tmp_path: Path) -> None:
+    async def run(*arguments: str) -> tuple[int | None, str, str]:
+        return await sluice_command(sluice, tmp_path, *arguments)
+
+    write(tmp_path / "bad.jsonl", [line()] * 2 + [{"body": {"model": "simulated/small", "messages": []}}] * 23)
+    file = orjson.loads((await run("files", "upload", "bad.jsonl", "--json"))[1])["id"]
+    batch = orjson.loads((await run("batches", "create", file, "--json"))[1])["id"]
+
+    code, out, _ = await run("batches", "watch", batch)
+
+    assert code == 2
+    assert "\nline 3: body.messages: must be a non-empty list\n" in out
+    assert out.count("\nline ") == 20
+    assert out.endswith("\n… and 3 more\n")
+    assert (await run("batches", "show", batch))[1] == out
+    for verb in ("cancel", "retry"):
+        code, _, err = await run("batches", verb, batch)
+        assert (code, "there is nothing to do" in err) == (1, True), err
+
+
 async def test_a_refusal_is_one_line_without_a_traceback(sluice: Gateway, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", [line(text="refused", model="unknown")])
+    code, _, err = await sluice_command(sluice, tmp_path, "submit", "in.jsonl")
+    assert (code, (tmp_path / "in.results.jsonl").exists()) == (1, False), err
     code, out, err = await sluice_command(sluice, tmp_path, "jobs", "list", key="wrong")
     assert (code, out) == (1, "")
     assert err.startswith("sluice: ")

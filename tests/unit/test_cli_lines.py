@@ -32,14 +32,47 @@ def test_a_line_s_own_priority_wins() -> None:
 
 
 def test_a_prompt_becomes_a_message_and_is_named_after_its_line() -> None:
-    assert request(b'{"prompt": "hello", "temperature": 0.5}', 7, Defaults("m")) == {
+    assert request(b'{"prompt": "hello"}', 7, Defaults("m")) == {
         "custom_id": "line-7",
-        "body": {"model": "m", "temperature": 0.5, "messages": HELLO},
+        "body": {"model": "m", "messages": HELLO},
     }
 
 
+OPTIONS = {
+    "priority": "bulk",
+    "run_at": "2100-01-01T00:00:00Z",
+    "deadline": "2100-01-02T00:00:00Z",
+    "max_cost_usd": "0.01",
+    "webhook": {"url": "https://example.com/"},
+    "depends_on": ["other"],
+    "on_dependency_failure": "continue",
+    "metadata": {"k": "v"},
+}
+
+
+@pytest.mark.parametrize(
+    ("bare", "body", "url"),
+    [
+        ({"prompt": "hello", "model": "m"}, {"messages": HELLO, "model": "m"}, {}),
+        ({"messages": HELLO, "model": "m", "temperature": 0.5}, None, {}),
+        ({"messages": HELLO, "model": "m", "max_tokens": 5}, None, {"url": "/v1/messages"}),
+        ({"input": "x", "model": "m"}, None, {"url": "/v1/embeddings"}),
+        ({"input": "x", "model": "m"}, None, {"url": "/v1/responses"}),
+    ],
+)
+def test_a_bare_line_has_a_job_s_options_which_are_not_sent(
+    tmp_path: Path, bare: dict[str, Any], body: dict[str, Any] | None, url: dict[str, str]
+) -> None:
+    file = write(tmp_path / "f.jsonl", {**bare, **OPTIONS, **url, "custom_id": "c"})
+    surveyed = survey(file, Defaults(priority="standard"))
+    assert surveyed.faults == ()
+    assert orjson.loads(chunk_body(file, surveyed.chunks[0], Defaults(priority="standard")))["requests"] == [
+        {**OPTIONS, **url, "custom_id": "c", "body": body or bare}
+    ]
+
+
 def test_a_bare_body_is_known_by_its_messages_or_its_input() -> None:
-    chat = {"model": "m", "messages": HELLO, "metadata": {"k": "v"}}
+    chat = {"model": "m", "messages": HELLO, "user": "u"}
     assert request(json.dumps(chat | {"custom_id": "c"}).encode(), 1, Defaults()) == {"custom_id": "c", "body": chat}
     embeddings = {"model": "m", "input": ["a"]}
     assert request(json.dumps(embeddings).encode(), 2, Defaults("other")) == {
@@ -77,6 +110,14 @@ def test_every_faulty_line_is_listed_with_its_number(tmp_path: Path) -> None:
     assert "priority" in by_line[9]
     assert "NUL" in by_line[10]
     assert "custom_id" in by_line[11]
+
+
+def test_what_stands_beside_a_prompt_is_a_job_s_option(tmp_path: Path) -> None:
+    unknown = {"prompt": "x", "model": "m", "dependson": ["a"], "temperature": 0}
+    file = write(tmp_path / "f.jsonl", unknown, {"prompt": "x", "model": "m", "priority": "soon"})
+    first, second = survey(file, Defaults()).faults
+    assert first.startswith("line 1: `dependson`, `temperature` cannot stand beside `prompt`")
+    assert second.startswith("line 2: priority: ")
 
 
 def test_only_the_first_faults_are_listed_and_the_others_counted(tmp_path: Path) -> None:

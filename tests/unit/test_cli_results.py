@@ -40,6 +40,18 @@ def failed(custom_id: str, code: str, message: str = "no: really") -> dict[str, 
             "text",
         ),
         ({"output": [{"type": "function_call"}]}, '[{"type":"function_call"}]'),
+        (
+            {
+                "type": "message",
+                "content": [
+                    {"type": "thinking", "thinking": "hm"},
+                    {"type": "text", "text": "te"},
+                    {"type": "text", "text": "xt"},
+                ],
+            },
+            "text",
+        ),
+        ({"type": "message", "content": [{"type": "tool_use"}]}, '[{"type":"tool_use"}]'),
         ({"data": [{"embedding": [0.5, 1]}]}, "[0.5,1]"),
         ({"something": "else"}, '{"something":"else"}'),
     ],

@@ -99,3 +99,14 @@ def test_lines_submitted_again_are_another_submission_that_goes_on_as_one(tmp_pa
         with opened(out, "digest", again=again) as (_, state):
             assert state == first
     assert state.submitted("batch_1").rewound().again == first.again
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_refused_submission_leaves_no_empty_file(tmp_path: Path, again: bool) -> None:
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(CliError, match="refused"), opened(out, "digest", again=again):
+        raise CliError("refused")
+    assert not out.exists()
+    with opened(out, "digest", again=again) as (_, state):
+        save(state_path(out), state.submitted("batch_1"))
+    assert out.exists()

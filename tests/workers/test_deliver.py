@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
-import random
+import errno
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import orjson
 import pytest
 from aiohttp import web
@@ -19,14 +21,13 @@ from standardwebhooks import Webhook
 
 from shared import ids, queue, sealing, signing
 from shared.config import Webhooks
-from shared.db import delivery_history, webhook_secrets
+from shared.db import batches, delivery_history, webhook_secrets
 from shared.db import engine as db
 from shared.queue import DELIVER_WAKE, Queue
 from tests.db.conftest import apply, claimed, end, stored
 from tests.gateway import SECRETS_KEY, until
 from workers import destination
-from workers.deliver import SCHEDULE, Deliverer, after_try
-from workers.post import Answer
+from workers.deliver import SCHEDULE, Deliverer
 from workers.signers import Signers
 
 KEYS = sealing.keys(SECRETS_KEY)
@@ -44,6 +45,7 @@ class Gate:
     def __init__(self, engine: db.Engine, line: Queue) -> None:
         self.engine = engine
         self.line = line
+        self.client: aiohttp.ClientSession
         self.url = ""
         self.answers: list[web.Response] = []
         self.came: list[tuple[dict[str, str], bytes, float]] = []
@@ -110,6 +112,7 @@ async def gate(database: str, redis: str) -> AsyncIterator[Gate]:
 @asynccontextmanager
 async def delivering(gate: Gate) -> AsyncIterator[None]:
     async with destination.session(NETWORKS, limit=50) as client:
+        gate.client = client
         webhooks = Webhooks.model_validate({"allow_http": True, "allow_private_networks": ["127.0.0.0/8"]})
         deliverer = Deliverer(
             gate.engine, gate.line, client, webhooks=webhooks, signers=Signers(gate.engine, KEYS), timeout=5
@@ -237,29 +240,42 @@ async def test_what_an_event_was_about_may_be_gone(gate: Gate) -> None:
     assert gate.came == []
 
 
-@pytest.mark.parametrize(
-    ("answer", "tries", "status", "least", "most"),
-    [
-        (Answer(1, 200), 1, "delivered", None, None),
-        (Answer(1, 299), 10, "delivered", None, None),
-        (Answer(1, 302), 1, "pending", 4.5, 5.5),
-        (Answer(1, 410), 1, "disabled", None, None),
-        (Answer(1, 500), 9, "pending", 86_400 * 0.9, 86_400 * 1.1),
-        (Answer(1, 500), 10, "exhausted", None, None),
-        (Answer(1, error="x"), 2, "pending", 270, 330),
-        (Answer(1, 429, asked=600.0), 1, "pending", 600, 600),
-        (Answer(1, 502), 1, "pending", 9, 11),
-    ],
-)
-def test_what_follows_an_answer(
-    answer: Answer, tries: int, status: str, least: float | None, most: float | None
-) -> None:
-    for seed in range(20):
-        found, wait = after_try(tries, answer, random.Random(seed))
-        assert found == status
-        if least is None or most is None:
-            assert wait is None
-        else:
-            assert wait is not None
-            assert least <= wait <= most
-    assert timedelta(seconds=sum(SCHEDULE)) > timedelta(days=3)
+async def test_a_want_of_file_descriptors_is_no_try(gate: Gate) -> None:
+    connector: Any = gate.client.connector
+    connect, refused = connector._socket_factory, asyncio.Event()
+
+    def none_left(_: object) -> socket.socket:
+        refused.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    connector._socket_factory = none_left
+    await gate.endpoint()
+    await gate.completed()
+    await asyncio.wait_for(refused.wait(), 10)
+    connector._socket_factory = connect
+    [row] = await gate.all("delivered", 1)
+    assert row.tries == 1
+    assert len(await gate.tries(row.id, 1)) == 1
+
+
+async def test_events_of_batches_say_each_what_it_is_about(gate: Gate) -> None:
+    await gate.endpoint()
+    await gate.completed(in_batch=True)
+    await gate.completed(in_batch=True)
+    async with db.transaction(gate.engine) as connection:
+        await connection.execute(
+            text("""
+            INSERT INTO deliveries (id, event_id, tenant_id, endpoint_id, lane, type, batch_id)
+            SELECT new_id(), new_id(), e.tenant_id, e.id, replace(e.id::text, '-', ''), 'batch.completed', b.id
+            FROM batches b, webhook_endpoints e
+            """)
+        )
+        wanted = [(TENANT, row.id) for row in await connection.execute(text("SELECT id FROM batches"))]
+        assert (await batches.of_ids(connection, wanted)).keys() == {id_ for _, id_ in wanted}
+        assert await batches.of_ids(connection, [("another", id_) for _, id_ in wanted]) == {}
+    await gate.line.wake(DELIVER_WAKE)
+    rows = await gate.all("delivered", 4)
+    told = {headers["webhook-id"]: orjson.loads(body)["data"]["id"] for headers, body, _ in gate.came}
+    about = {ids.show("evt", one.event_id): ids.show("batch", one.batch_id) for one in rows if one.batch_id}
+    assert len(about) == 2
+    assert about.items() <= told.items()

@@ -67,8 +67,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 async def post(url: str, allowed: list[Network]) -> int:
     async with (
-        aiohttp.ClientSession(connector=destination.connector(allowed, limit=5), timeout=TIMEOUT) as client,
-        client.post(url, data=b"{}", allow_redirects=False) as response,
+        destination.session(allowed, limit=5) as client,
+        client.post(url, data=b"{}", allow_redirects=False, timeout=TIMEOUT) as response,
     ):
         return response.status
 
@@ -98,9 +98,8 @@ def _family(address: str) -> socket.AddressFamily:
 @contextlib.asynccontextmanager
 async def resolving(allowed: list[Network], *answers: list[str]) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of our connector whose look-ups give `answers`, one after another."""
-    connector = destination.connector(allowed, limit=5)
-    await connector._resolver.close()
-    connector._resolver, connector._use_dns_cache = Names(list(answers)), False
+    connector = destination.connector(allowed, limit=5, resolver=Names(list(answers)))
+    connector._use_dns_cache = False
     async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as client:
         yield client
 

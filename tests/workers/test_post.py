@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -72,6 +74,15 @@ async def test_one_that_hangs_costs_its_time_out(answer: bytes) -> None:
         found = await sent(url, timeout=0.2)
     assert (found.status, found.error) == (None, "no answer within 0.2 s")
     assert 0.2 <= time.monotonic() - begun < 2
+
+
+async def test_one_that_goes_on_saying_that_it_goes_on_is_given_up() -> None:
+    async with serving(saying(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000 + HEAD % 0)) as url:
+        found = await sent(url)
+    assert found.status is None
+    assert "informational" in str(found.error)
+    async with serving(saying(b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + HEAD % 0)) as url:
+        assert (await sent(url)).status == 200
 
 
 async def test_one_that_drips_its_headers_is_not_waited_for() -> None:
@@ -160,6 +171,20 @@ async def test_nobody_there_is_an_error_in_words() -> None:
     found = await sent(url)
     assert found.error is not None
     assert "Cannot connect" in found.error
+    assert not found.ours
+
+
+async def test_a_want_of_file_descriptors_is_ours() -> None:
+    async with serving(saying(HEAD % 0)) as url, destination.session([ip_network("127.0.0.0/8")], limit=5) as client:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        os.close(free := os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            found = await post(client, url, b"{}", {}, timeout=5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert found.ours
+        assert (await post(client, url, b"{}", {}, timeout=5)).good
 
 
 async def test_a_redirect_is_an_answer_and_cookies_are_forgotten() -> None:
