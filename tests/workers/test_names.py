@@ -5,11 +5,14 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
-from workers import names
+from workers import destination, names
 from workers.names import Names
 
 DEAD = 100
@@ -17,10 +20,14 @@ DEAD = 100
 
 
 class Server(asyncio.DatagramProtocol):
-    """Knows every name as 127.0.0.9; names that begin with `dead` get no answer, with `none` one that says no."""
+    """Knows every name as 127.0.0.9; names that begin with `dead` get no answer, with `none` one that says no.
+
+    Those that begin with `turns` are 127.0.0.9 when they are first asked for, and 127.0.0.1 from then on.
+    """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.told: set[str] = set()
         self.busy = asyncio.Event()
 
     def connection_made(self, transport: Any) -> None:
@@ -39,7 +46,9 @@ class Server(asyncio.DatagramProtocol):
             return
         records, answer = 0, b""
         if data[at + 1 : at + 3] == b"\0\1" and not name.startswith("none"):
-            records, answer = 1, b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + bytes([127, 0, 0, 9])
+            last = 1 if name in self.told and name.startswith("turns") else 9
+            records, answer = 1, b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + bytes([127, 0, 0, last])
+            self.told.add(name)
         flags = b"\x81\x83" if name.startswith("none") else b"\x81\x80"
         head = data[:2] + flags + struct.pack("!HHHH", 1, records, 0, 0)
         self._transport.sendto(head + question + answer, addr)
@@ -103,3 +112,24 @@ async def test_a_server_that_never_answers_is_not_waited_for_for_long(
     monkeypatch.setattr(names, "LOOK_UP_SECONDS", 0.1)
     with pytest.raises(OSError, match=r"not looked up within 0\.1 s"):
         await server[1].resolve("dead.example.", 443, socket.AF_UNSPEC)
+
+
+async def test_a_name_that_turns_to_this_machine_is_not_followed(server: tuple[Server, Names]) -> None:
+    _, looking = server
+    reached = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        reached.append(request.path)
+        return web.Response()
+
+    listening = await asyncio.get_running_loop().create_server(web.Server(answer), "0.0.0.0", 0)
+    port = listening.sockets[0].getsockname()[1]
+    connector = destination.connector([ip_network("127.0.0.9/32")], limit=5, resolver=looking)
+    async with aiohttp.ClientSession(connector=connector) as client:
+        async with client.post(f"http://turns.example:{port}/first", headers={"connection": "close"}) as got:
+            assert got.status == 200
+        connector.clear_dns_cache()
+        with pytest.raises(aiohttp.ClientConnectorError, match="may not be sent to"):
+            await client.post(f"http://turns.example:{port}/second")
+    listening.close()
+    assert reached == ["/first"]

@@ -7,9 +7,14 @@ import resource
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from workers import destination
 from workers.post import EXCERPT_BYTES, MOST_ANSWER_BYTES, Answer, post
@@ -201,3 +206,32 @@ async def test_a_redirect_is_an_answer_and_cookies_are_forgotten() -> None:
         found = await sent(url, times=2)
     assert (found.status, found.good) == (307, False)
     assert all(head.startswith(b"POST / ") and b"cookie" not in head.lower() for head in heads)
+
+
+async def test_a_certificate_that_nobody_vouches_for_gets_no_event(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "both.pem").write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    reached = []
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        reached.append(await reader.read(1))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    found = await sent(f"https://localhost:{port}/")
+    server.close()
+    assert found.status is None
+    assert "certificate" in str(found.error).lower()
+    assert reached == []
