@@ -135,6 +135,7 @@ open({str(orphan)!r}, 'w').write(str(pid))
 """
     child = python("forks", forks, data / "log", lock=data / "lock")
     await child.start()
+    await eventually(lambda: bool(orphan.exists() and orphan.read_text()))
     with pytest.raises(InUse):
         await children.hold(data / "lock", seconds=0)
     await child.kill()
