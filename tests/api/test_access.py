@@ -230,9 +230,9 @@ class House:
             case "webhook_deliveries":
                 made = await fetch_row(
                     self.home.api,
-                    "INSERT INTO deliveries (id, event_id, tenant_id, lane, type, body, url, status, finished_at) VALUES "
-                    "(new_id(), new_id(), $1, $1 || '/x', 'budget.exhausted', '{}', 'https://x/', 'exhausted', now()) "
-                    "RETURNING id",
+                    "INSERT INTO deliveries (id, event_id, tenant_id, lane, type, body, url, status, finished_at) "
+                    "VALUES (new_id(), new_id(), $1, $1 || '/x', 'budget.exhausted', '{}', 'https://x/', 'exhausted', "
+                    "now()) RETURNING id",
                     self.home.id,
                 )
                 return f"delivery_{made['id'].hex}"
