@@ -210,7 +210,7 @@ async def test_defaults_are_for_lines_that_say_nothing(sluice: Gateway) -> None:
 
 async def test_what_is_not_done_within_the_window_expires(sluice: Gateway) -> None:
     lines = [request(custom_id="done"), request(custom_id="late", model="idle/any")]
-    batch = await ended(sluice, (await create(sluice, jsonl(lines), completion_window="2s"))["id"])
+    batch = await ended(sluice, (await create(sluice, jsonl(lines), completion_window="6s"))["id"])
     assert batch["status"] == "expired"
     assert batch["expired_at"] is not None
     assert batch["request_counts"] == {"total": 2, "completed": 1, "failed": 0, "cancelled": 0, "expired": 1}
