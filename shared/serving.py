@@ -153,7 +153,7 @@ class _Events:
 
     def __init__(self, chunks: StreamReader, call: Call) -> None:
         self._chunks, self._call = chunks, call
-        self._events, self._attempt = responses.Events(call.body, **_identity(call)), _attempt(call)
+        self._events, self._attempt = responses.ChatToResponseEvents(call.body, **_identity(call)), _attempt(call)
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         return self._numbered([event for chunk in self._chunks.feed(data) for event in self._events.feed(chunk)])

@@ -5,6 +5,8 @@ from typing import Any
 import orjson
 from pydantic_core import from_json
 
+from shared.json_values import first_choice, mapping, sequence, text
+
 _STOPS = {"length": "max_tokens", "content_filter": "refusal", "tool_calls": "tool_use", "function_call": "tool_use"}
 _TIERS = {"default": "standard", "standard": "standard", "priority": "priority"}
 
@@ -93,11 +95,6 @@ def call_block(id: str, number: int, call: dict[str, Any]) -> dict[str, Any]:
     return {"type": "tool_use", "id": text(call.get("id")) or f"toolu_{own}_{number}", "name": name, "input": {}}
 
 
-def first_choice(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the first choice of a completion: a message is one answer."""
-    return mapping(next(iter(sequence(given.get("choices"))), None))
-
-
 def whole_object(spelled: str) -> dict[str, Any] | None:
     """Return the JSON object that a text is, None where it is none, or not whole."""
     try:
@@ -105,21 +102,6 @@ def whole_object(spelled: str) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """Return a value that should be an object, an empty one for what is none."""
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    """Return a value that should be a list, an empty one for what is none."""
-    return value if isinstance(value, list) else []
-
-
-def text(value: Any) -> str:
-    """Return a value that should be a string, an empty one for what is none."""
-    return value if isinstance(value, str) else ""
 
 
 def _arguments(spelled: str, *, cut_off: bool) -> dict[str, Any]:

@@ -11,16 +11,8 @@ from typing import Any
 
 import orjson
 
-from shared.messages.answer import (
-    call_block,
-    counted,
-    from_chat,
-    mapping,
-    sequence,
-    shell,
-    text,
-    whole_object,
-)
+from shared.json_values import mapping, sequence, text
+from shared.messages.answer import call_block, counted, from_chat, shell, whole_object
 
 _DELTAS = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinking")}
 

@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 from shared.errors import ErrorKind, ProviderError
+from shared.json_values import mapping
 from shared.providers import HttpResponse
-from shared.providers._dialect import kind_of, mapping, refusal, text
+from shared.providers._dialect import kind_of, refusal, text
 
 _KEY = re.compile(r"sk-ant-[A-Za-z0-9_\-*]{4,}")
 _BY_CODE = {

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from shared.errors import Fault
+from shared.json_values import mapping, sequence
 from shared.providers._chat_request import content_blocks, inline, spelled_object
-from shared.providers._dialect import mapping, sequence, unsupported
+from shared.providers._dialect import unsupported
 
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_-]")

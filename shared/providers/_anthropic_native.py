@@ -9,20 +9,11 @@ from typing import Any
 import orjson
 
 from shared.errors import Fault, ProviderError
+from shared.json_values import mapping, sequence
 from shared.messages import BETA
 from shared.providers import Call, Completion, HttpResponse, Usage
 from shared.providers._anthropic_errors import read_error
-from shared.providers._dialect import (
-    broken,
-    finished,
-    json_object,
-    mapping,
-    request_id_of,
-    sequence,
-    text,
-    token_count,
-    unsupported,
-)
+from shared.providers._dialect import broken, finished, json_object, request_id_of, text, token_count, unsupported
 from shared.providers._stream import SseDecoder
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")

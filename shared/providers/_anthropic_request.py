@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 from shared.errors import Fault
+from shared.json_values import mapping, sequence
 from shared.providers._anthropic_messages import cached, conversation
 from shared.providers._chat_request import PARAMETERS, not_said
-from shared.providers._dialect import mapping, sequence, unsupported
+from shared.providers._dialect import unsupported
 
 DEFAULT_MAX_TOKENS = 32_000
 """Anthropic wants a limit and OpenAI's callers mean "as much as it takes": what every model served today can write."""

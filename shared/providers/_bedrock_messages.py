@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 from shared.errors import Fault
+from shared.json_values import mapping, sequence
 from shared.providers._chat_request import content_blocks, inline, spelled_object
-from shared.providers._dialect import mapping, sequence, text, unsupported
+from shared.providers._dialect import text, unsupported
 
 _IMAGES = {f"image/{name}": name for name in ("png", "jpeg", "gif", "webp")} | {"image/jpg": "jpeg"}
 _AUDIO = ("wav", "mp3")

@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 
 from shared.errors import Fault
+from shared.json_values import mapping, sequence
 from shared.providers._bedrock_messages import cached, conversation
 from shared.providers._chat_request import PARAMETERS, not_said
-from shared.providers._dialect import mapping, sequence, unsupported
+from shared.providers._dialect import unsupported
 
 _NOT_SAID: dict[str, tuple[Any, ...]] = {
     "audio": (),

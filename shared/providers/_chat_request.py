@@ -6,7 +6,8 @@ from typing import Any
 import orjson
 
 from shared.errors import Fault
-from shared.providers._dialect import json_object, mapping, sequence, unsupported
+from shared.json_values import mapping, sequence
+from shared.providers._dialect import json_object, unsupported
 
 PARAMETERS = frozenset(
     {

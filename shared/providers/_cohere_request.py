@@ -9,8 +9,9 @@ of other turns models that do not think would refuse it, and those that do need 
 from typing import Any
 
 from shared.errors import Fault
+from shared.json_values import mapping, sequence
 from shared.providers._chat_request import PARAMETERS, not_said
-from shared.providers._dialect import mapping, sequence, unsupported
+from shared.providers._dialect import unsupported
 
 _NOT_SAID: dict[str, tuple[Any, ...]] = {
     "audio": (),

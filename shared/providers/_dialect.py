@@ -70,16 +70,6 @@ def json_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """Return a value that should be an object, an empty one for what is none."""
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    """Return a value that should be a list, an empty one for what is none."""
-    return value if isinstance(value, list) else []
-
-
 def text(value: Any, longest: int | None = None) -> str:
     """Return a text of the provider's so that it can be stored; nothing for what is no text."""
     return value[:longest].replace("\0", "\ufffd") if isinstance(value, str) else ""

@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 from shared.errors import Fault
+from shared.json_values import mapping, sequence
 from shared.providers._chat_request import content_blocks, inline, spelled_object
-from shared.providers._dialect import mapping, sequence, text, unsupported
+from shared.providers._dialect import text, unsupported
 
 UNSIGNED = "skip_thought_signature_validator"
 """What Google documents for calls that another model has made, and that therefore carry no signature of a thought."""

@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorKind, ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import HttpResponse
-from shared.providers._dialect import kind_of, mapping, refusal, sequence, text
+from shared.providers._dialect import kind_of, refusal, text
 from shared.retry import LONGEST_RETRY_AFTER
 
 DAY_SPENT_SECONDS = 600.0

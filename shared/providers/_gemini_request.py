@@ -10,9 +10,10 @@ the vendor has in its signatures, which travel as `extra_content`.
 from typing import Any
 
 from shared.errors import Fault
+from shared.json_values import mapping, sequence
 from shared.providers import HttpRequest
 from shared.providers._chat_request import PARAMETERS, not_said
-from shared.providers._dialect import mapping, sequence, unsupported
+from shared.providers._dialect import unsupported
 from shared.providers._gemini_contents import conversation, is_earlier
 
 _NOT_SAID: dict[str, tuple[Any, ...]] = {

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import ConfigError, Fault
+from shared.json_values import mapping, sequence
 from shared.providers import Call
 from shared.providers._chat_request import PARAMETERS
-from shared.providers._dialect import mapping, sequence, text, unsupported
+from shared.providers._dialect import text, unsupported
 
 # fmt: off
 VENDORS = frozenset({

@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from shared.errors import Fault
-from shared.providers._dialect import mapping, sequence, unsupported
+from shared.json_values import mapping, sequence
+from shared.providers._dialect import unsupported
 
 _ID = re.compile(r"[A-Za-z0-9]{9}")
 

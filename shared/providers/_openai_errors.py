@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorKind, ProviderError
+from shared.json_values import mapping
 from shared.providers import HttpResponse, openai
-from shared.providers._dialect import mapping, text
+from shared.providers._dialect import text
 
 _KEY = re.compile(r"\b(sk|gsk|xai|nvapi|hf|pplx|csk|fw|ghp|github_pat)([-_])[A-Za-z0-9_\-*.]{6,}")
 _STATUS = re.compile(r"[45]\d\d")

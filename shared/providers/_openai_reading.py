@@ -8,18 +8,9 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorKind, ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import Call, Completion, HttpResponse, StreamReader, openai
-from shared.providers._dialect import (
-    broken,
-    finished,
-    json_object,
-    mapping,
-    request_id_of,
-    sequence,
-    text,
-    token_count,
-    usage_of,
-)
+from shared.providers._dialect import broken, finished, json_object, request_id_of, text, token_count, usage_of
 from shared.providers._openai_errors import error_in
 from shared.providers._stream import ChunkStream
 

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from shared.errors import ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import Completion, HttpResponse
-from shared.providers._dialect import broken, mapping, sequence
+from shared.providers._dialect import broken
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from shared.errors import Fault, ProviderError
+from shared.json_values import mapping
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader, Usage
 from shared.providers import _anthropic_native as native
 from shared.providers._anthropic_errors import read_error
@@ -21,7 +22,6 @@ from shared.providers._dialect import (
     chat_completion,
     finished,
     json_object,
-    mapping,
     request_id_of,
     text,
     tool_call,

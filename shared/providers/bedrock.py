@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 from shared.errors import ConfigError, Fault, ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader, Usage
 from shared.providers._bedrock_errors import read_error
 from shared.providers._bedrock_request import translated
@@ -25,9 +26,7 @@ from shared.providers._dialect import (
     chat_completion,
     finished,
     json_object,
-    mapping,
     request_id_of,
-    sequence,
     text,
     token_count,
     tool_call,

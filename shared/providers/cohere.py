@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorKind, Fault, ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader, Usage
 from shared.providers._cohere_request import chat, embedding
 from shared.providers._dialect import (
@@ -21,10 +22,8 @@ from shared.providers._dialect import (
     finished,
     json_object,
     kind_of,
-    mapping,
     refusal,
     request_id_of,
-    sequence,
     text,
     token_count,
     tool_call,

@@ -14,15 +14,14 @@ from urllib.parse import quote
 import orjson
 
 from shared.errors import ErrorKind, Fault, ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader, Usage
 from shared.providers._dialect import (
     broken,
     embeddings_shape,
     finished,
-    mapping,
     refusal,
     request_id_of,
-    sequence,
     text,
     token_count,
     tool_call,

@@ -14,16 +14,15 @@ from typing import Any
 import orjson
 
 from shared.errors import ConfigError, ErrorKind, Fault, ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader, openai
 from shared.providers._dialect import (
     broken,
     finished,
     json_object,
     kind_of,
-    mapping,
     refusal,
     request_id_of,
-    sequence,
     text,
     token_count,
     unsupported,

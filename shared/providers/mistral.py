@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 
 from shared.errors import Fault, ProviderError
+from shared.json_values import mapping, sequence
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader
 from shared.providers import _openai_reading as reading
-from shared.providers._dialect import mapping, request_id_of, sequence, unsupported
+from shared.providers._dialect import request_id_of, unsupported
 from shared.providers._mistral_messages import translated
 
 DEFAULT_BASE_URL = "https://api.mistral.ai/v1"

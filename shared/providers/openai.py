@@ -6,18 +6,9 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorKind, Fault, ProviderError
+from shared.json_values import mapping
 from shared.providers import Call, Completion, Deployment, HttpRequest, HttpResponse, StreamReader
-from shared.providers._dialect import (
-    broken,
-    finished,
-    json_object,
-    kind_of,
-    mapping,
-    refusal,
-    request_id_of,
-    text,
-    usage_of,
-)
+from shared.providers._dialect import broken, finished, json_object, kind_of, refusal, request_id_of, text, usage_of
 from shared.providers._stream import ChunkStream, SseDecoder
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"

@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 
 from shared.errors import Fault
+from shared.json_values import sequence
 from shared.providers import Call, Deployment, HttpRequest, openai
 from shared.providers import _openai_reading as reading
-from shared.providers._dialect import sequence, unsupported
+from shared.providers._dialect import unsupported
 from shared.providers._vendors import ALONE, UNSAID, VENDORS, Vendor
 
 DEFAULT_BASE_URL = ""

@@ -12,9 +12,7 @@ from shared.responses.request import faults, to_chat
 from shared.responses.stream import ChatToResponseEvents
 from shared.responses.turns import continued, input_items
 
-Events = ChatToResponseEvents
-
 __all__ = [
-    "ChatToResponseEvents", "Events", "attempt_of", "before", "closes", "continued", "faults", "from_chat",
+    "ChatToResponseEvents", "attempt_of", "before", "closes", "continued", "faults", "from_chat",
     "input_items", "kept", "numbered", "replay", "shell", "to_chat",
 ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from shared.json_values import first_choice, mapping, sequence, text
+
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast", "ultrafast"})
 _ECHOED = (
@@ -120,26 +122,6 @@ def token_logprobs(given: Any) -> list[dict[str, Any]]:
         for token in sequence(mapping(given).get("content"))
         if isinstance(token, dict)
     ]
-
-
-def first_choice(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the first choice of a completion: a response holds one answer."""
-    return mapping(next(iter(sequence(given.get("choices"))), None))
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """Return a value that should be an object, an empty one for what is none."""
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    """Return a value that should be a list, an empty one for what is none."""
-    return value if isinstance(value, list) else []
-
-
-def text(value: Any) -> str:
-    """Return a value that should be a string, an empty one for what is none."""
-    return value if isinstance(value, str) else ""
 
 
 def _output(choice: dict[str, Any], id: str, ended: str) -> list[dict[str, Any]]:

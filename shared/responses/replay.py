@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.responses.answer import mapping, sequence, text
+from shared.json_values import mapping, sequence, text
 from shared.responses.numbering import numbered
 
 _DELTAS = {"output_text": "output_text", "refusal": "refusal", "summary_text": "reasoning_summary_text"}

@@ -4,17 +4,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.json_values import mapping, sequence, text
 from shared.responses.answer import (
     call_item,
     from_chat,
-    mapping,
     message_item,
     reasoning_item,
     refusal_part,
-    sequence,
     shell,
     summary_part,
-    text,
     text_part,
     token_logprobs,
 )

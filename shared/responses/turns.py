@@ -6,7 +6,7 @@ What is carried over is what any vendor can be sent again; nothing refers to wha
 from collections.abc import Mapping
 from typing import Any
 
-from shared.responses.answer import mapping, sequence, text
+from shared.json_values import mapping, sequence, text
 
 _RUN_BY_THE_VENDOR = frozenset(
     f"{tool}_call" for tool in ("web_search", "file_search", "code_interpreter", "image_generation", "mcp")
